@@ -60,10 +60,10 @@ struct kvfi_copy_job {
     uint32_t n_kv;
     uint32_t n_heads;
     uint32_t n_rows;
-    uint32_t wire_block_rows; /* rows of a block of the receiver */
-    uint64_t wire_row0;       /* the receiver's local row of the box's first row */
-    uint64_t row_bytes;
-    uint8_t order[4]; /* permutation of enum kvfi_axis, outermost first */
+    uint32_t wire_block_rows; /* rows of a block of the receiver, >= 1; not read by MOVE */
+    uint64_t wire_row0;       /* the receiver's local row of the box's first row; likewise */
+    uint64_t row_bytes;       /* >= 1; no address or stride has to be a multiple of anything */
+    uint8_t order[4];         /* permutation of enum kvfi_axis, outermost first; not read by MOVE */
     uint8_t reserved[4];
     struct kvfi_paged src; /* PACK, MOVE */
     struct kvfi_paged dst; /* UNPACK, MOVE */
