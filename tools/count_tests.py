@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Count what ran in one or more testlog.json files of `meson test`.
+
+usage: count_tests.py FILE...
+
+Prints each test that failed, and last a line "N passed, N failed[, N skipped]". A program that
+printed Check's summary counts as its cases, any other as one. A program that ended badly counts as
+at least one failure, whatever its summary says. Exit status 1 if anything failed or nothing ran.
+"""
+import json
+import re
+import sys
+
+SUMMARY = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)$", re.M)
+
+
+def count(test):
+    """(passed, failed, skipped) of one line of a log."""
+    result = test["result"]
+    if result == "SKIP":
+        return 0, 0, 1
+    found = SUMMARY.findall(test.get("stdout") or "")
+    checks = sum(int(c) for c, _, _ in found)
+    failed = sum(int(f) + int(e) for _, f, e in found)
+    if result in ("OK", "EXPECTEDFAIL"):
+        # A summary with failures and a good exit status is a harness that cannot fail.
+        return (checks - failed, failed, 0) if found else (1, 0, 0)
+    return checks - failed, max(failed, 1), 0
+
+
+def main(paths):
+    totals = [0, 0, 0]
+    for path in paths:
+        with open(path, encoding="utf-8") as log:
+            for line in log:
+                test = json.loads(line)
+                counts = count(test)
+                totals = [a + b for a, b in zip(totals, counts)]
+                if counts[1]:
+                    print(f"failed: {test['name']} ({test['result'].lower()})")
+    passed, failed, skipped = totals
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
