@@ -66,7 +66,9 @@ build() {
 }
 
 # usage: run_suites DIR LOG_NAME TIMEOUT_MULTIPLIER SUITE...
-# Leaves DIR/meson-logs/LOG_NAME-full.json for count_tests.py.
+# Leaves DIR/meson-logs/LOG_NAME-full.json for count_tests.py. Words in run_suites_prefix go before
+# the command.
+run_suites_prefix=
 run_suites() {
     suites_dir=$1
     suites_log=$2
@@ -79,6 +81,6 @@ run_suites() {
     rm -f "$suites_dir/meson-logs/$suites_log-full.json"
     # shellcheck disable=SC2086 # words
     step "$suites_dir/$suites_log.log" "test $* in $suites_dir" \
-        meson test -C "$suites_dir" --no-rebuild --setup full --logbase "$suites_log" \
+        $run_suites_prefix meson test -C "$suites_dir" --no-rebuild --setup full --logbase "$suites_log" \
         --timeout-multiplier "$suites_slower" --print-errorlogs $suites_args
 }
