@@ -133,6 +133,9 @@ kvf_status_t kvfi_plan_init(const struct kvfi_plan_input *input, char *text, siz
                             struct kvfi_plan *ret_plan);
 void kvfi_plan_fini(struct kvfi_plan *plan);
 
+/* Least common multiple; 0 if either is 0 or it does not fit. */
+uint64_t kvfi_plan_lcm(uint64_t a, uint64_t b);
+
 /*
  * The same in two steps: init looks at the geometry (its cost grows with the ranks of the source
  * instance), make at the request only. make takes ranges, request and extent from *input.
