@@ -379,6 +379,7 @@
 /* clang-format on */
 
 #define ABI_DATA(S, type, member, dimensions) type member dimensions;
+/* NOLINTNEXTLINE(bugprone-macro-parentheses): a declaration takes none here. */
 #define ABI_FUNCTION(S, result, member, arguments) result(*member) arguments;
 #define ABI_DEFINE(S, LIST)                                                                        \
     struct frozen_##S {                                                                            \

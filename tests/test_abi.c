@@ -31,7 +31,7 @@ struct structure {
 #define OF(tag, m) (((struct tag *)0)->m)
 #define COMPARE(S, type_text, m)                                                                   \
     {                                                                                              \
-        .type_name = type_text,                                                                    \
+        .type_name = (type_text),                                                                  \
         .name = #m,                                                                                \
         .offset = offsetof(struct S, m),                                                           \
         .frozen_offset = offsetof(struct frozen_##S, m),                                           \
