@@ -5,9 +5,10 @@
  * loader refuses a table whose `contract` differs from KVFI_FABRIC_CONTRACT.
  *
  * Threads: create, destroy, address, slots and link_* are called by the control thread; lane_open,
- * lane_close, copy, send, recv and test by the lane's own thread, for operations of that lane and
- * for links given to that lane. Nothing here may wait for a peer except link_open_* of fabrics that
- * say so, which are never called from a lane.
+ * lane_close, copy, send, recv, test and op_abandon by the lane's own thread, for operations of
+ * that lane and for links given to that lane. A lane that lost a slot (KVF_EBUSY) calls slot_alloc
+ * too, so that one bears calls from any thread. Nothing here may wait for a peer except link_open_*
+ * of fabrics that say so, which are never called from a lane.
  */
 #ifndef KVFERRY_COLLECTIVES_FABRIC_H
 #define KVFERRY_COLLECTIVES_FABRIC_H
@@ -94,7 +95,9 @@ struct kvfi_fabric_ops {
 
     /*
      * Begin an operation; *op stays where it is until test says it ended. Errors end it at once.
-     * copy: pack or unpack; a host fabric does it before returning. send, recv: exactly n_bytes.
+     * copy: pack or unpack; a host fabric does it before returning. The jobs are borrowed until
+     * return, the tables they point at until the operation ended. send, recv: exactly n_bytes.
+     * KVF_OK: begun, possibly over; test tells.
      */
     kvf_status_t (*copy)(struct kvfi_fabric_lane *lane, const struct kvfi_copy_job *jobs, size_t n,
                          struct kvfi_fabric_op *op);
@@ -107,6 +110,7 @@ struct kvfi_fabric_ops {
     /*
      * Give up an operation that will not end (its peer is gone). KVF_OK: its memory is not touched
      * any more. KVF_EBUSY: that cannot be promised; the caller must keep the memory for ever.
+     * Either way *op is the caller's again and its link may be closed.
      */
     kvf_status_t (*op_abandon)(struct kvfi_fabric_lane *lane, struct kvfi_fabric_op *op);
 };
