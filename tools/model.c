@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "collectives/util.h"
+#include "tools/library.h"
 
 #ifndef KVFERRY_DATADIR
 #define KVFERRY_DATADIR "/usr/share/kvferry"
@@ -174,22 +175,17 @@ static bool load_path(const char *path, struct tool_error *error, struct model *
 /* Folder number i that models may be in; false after the last. */
 static bool model_folder(unsigned i, char *path, size_t capacity)
 {
-    char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash;
+    char own[PATH_MAX];
 
-    if (i == 2) {
-        (void)snprintf(path, capacity, "%s/models", KVFERRY_DATADIR);
-        return true;
-    }
     if (i > 2)
         return false;
-    self[n > 0 ? n : 0] = '\0';
-    slash = strrchr(self, '/');
-    if (slash)
-        *slash = '\0';
-    (void)snprintf(path, capacity, i == 0 ? "%.3000s/models" : "%.3000s/../share/kvferry/models",
-                   self);
+    library_own_folder(own, sizeof(own));
+    if (i == 0)
+        (void)snprintf(path, capacity, "%.3000s/models", own);
+    else if (i == 1)
+        (void)snprintf(path, capacity, "%.3000s/../share/kvferry/models", own);
+    else
+        (void)snprintf(path, capacity, "%s/models", KVFERRY_DATADIR);
     return true;
 }
 
