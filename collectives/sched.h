@@ -197,7 +197,8 @@ struct kvfi_recv_sched_config {
 enum kvfi_recv_action_kind {
     KVFI_RECV_GRANT = 1, /* message to the peer; the slot is reserved */
     KVFI_RECV_POST = 2,  /* lane: receive `bytes` from the link into the slot, then unpack runs */
-    KVFI_RECV_DELIVERED = 3, /* message to the peer */
+    KVFI_RECV_DELIVERED = 3, /* message to the peer; the runs are not named any more */
+    KVFI_RECV_DROPPED = 4,   /* no message: the batch is over without DELIVERED, as above */
 };
 
 struct kvfi_recv_action {

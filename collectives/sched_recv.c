@@ -164,10 +164,9 @@ static uint32_t link_index(const struct kvfi_recv_sched *s, uint32_t peer, uint3
     return peer * s->config.links_per_peer + link;
 }
 
-static void emit_batch(struct kvfi_recv_sched *s, enum kvfi_recv_action_kind kind, uint32_t lane,
-                       uint32_t slot)
+static void emit(struct kvfi_recv_sched *s, enum kvfi_recv_action_kind kind, const struct batch *b,
+                 uint32_t lane, uint32_t slot)
 {
-    const struct batch *b = &slot_at(s, lane, slot)->batch;
     const struct kvfi_recv_action action = {.kind = kind,
                                             .batch = b->id,
                                             .lane = lane,
@@ -177,6 +176,12 @@ static void emit_batch(struct kvfi_recv_sched *s, enum kvfi_recv_action_kind kin
                                             .n_runs = b->n_runs};
 
     s->emit(s->emit_ctx, &action);
+}
+
+static void emit_batch(struct kvfi_recv_sched *s, enum kvfi_recv_action_kind kind, uint32_t lane,
+                       uint32_t slot)
+{
+    emit(s, kind, &slot_at(s, lane, slot)->batch, lane, slot);
 }
 
 static void batch_copy(struct batch *to, const struct batch *from)
@@ -339,6 +344,7 @@ static void slot_unlink(struct kvfi_recv_sched *s, uint32_t lane, uint32_t slot)
         s->n_posted--;
         s->n_go--;
     }
+    emit_batch(s, KVFI_RECV_DROPPED, lane, slot);
     slot_free(s, lane, slot);
 }
 
@@ -352,8 +358,10 @@ void kvfi_recv_link_down(struct kvfi_recv_sched *s, uint32_t peer, uint32_t link
     k = &s->links[i];
     assert(k->up);
     k->up = false;
-    if (kvfi_heap_has(s->link_nodes, i))
+    if (kvfi_heap_has(s->link_nodes, i)) {
         wait_end(s, i);
+        emit(s, KVFI_RECV_DROPPED, &k->offer, k->lane, NONE);
+    }
     for (uint32_t j = 0; j < s->config.slots_per_lane; j++) {
         const struct slot *b = slot_at(s, k->lane, j);
 
@@ -448,6 +456,7 @@ kvf_status_t kvfi_recv_on_withdraw(struct kvfi_recv_sched *s, const struct kvfi_
     if (kvfi_heap_has(s->link_nodes, i) && k->offer.id.seq == id->seq) {
         wait_end(s, i);
         k->n_open--;
+        emit(s, KVFI_RECV_DROPPED, &k->offer, k->lane, NONE);
         return KVF_OK;
     }
     slot = find_slot(s, k->lane, id);
@@ -478,6 +487,7 @@ kvf_status_t kvfi_recv_on_release(struct kvfi_recv_sched *s, const struct kvfi_b
     case SLOT_ORPHAN:
         return KVF_EPROTO;
     }
+    emit_batch(s, KVFI_RECV_DROPPED, k->lane, slot);
     slot_free(s, k->lane, slot);
     grant_waiting(s, k->lane);
     return KVF_OK;
@@ -523,8 +533,7 @@ void kvfi_recv_on_unpacked(struct kvfi_recv_sched *s, uint32_t lane, uint32_t sl
     assert(lane < s->config.n_lanes && slot < s->config.slots_per_lane);
     state = slot_at(s, lane, slot)->state;
     assert(state == SLOT_UNPACKING || state == SLOT_ORPHAN);
-    if (state == SLOT_UNPACKING)
-        emit_batch(s, KVFI_RECV_DELIVERED, lane, slot);
+    emit_batch(s, state == SLOT_UNPACKING ? KVFI_RECV_DELIVERED : KVFI_RECV_DROPPED, lane, slot);
     slot_free(s, lane, slot);
     grant_waiting(s, lane);
 }

@@ -88,6 +88,10 @@ static void on_recv(void *ctx, const struct kvfi_recv_action *a)
         say(r, "DELIVERED");
         say_batch(r, &a->batch);
         break;
+    case KVFI_RECV_DROPPED:
+        say(r, "DROPPED");
+        say_batch(r, &a->batch);
+        break;
     }
 }
 

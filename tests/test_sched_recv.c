@@ -82,11 +82,11 @@ START_TEST(offers_wait_for_a_slot_by_priority_then_arrival)
     offered(3, 0, 0, 1);
     expect(&R, "");
     take(&R, RELEASE, batch(0, 0, 0));
-    expect(&R, "GRANT 2/0#0 0.0");
+    expect(&R, "DROPPED 0/0#0; GRANT 2/0#0 0.0");
     take(&R, RELEASE, batch(0, 1, 0));
-    expect(&R, "GRANT 1/0#0 0.1");
+    expect(&R, "DROPPED 0/1#0; GRANT 1/0#0 0.1");
     take(&R, RELEASE, batch(1, 0, 0));
-    expect(&R, "GRANT 3/0#0 0.1");
+    expect(&R, "DROPPED 1/0#0; GRANT 3/0#0 0.1");
     record_fini(&R);
 }
 END_TEST
@@ -106,15 +106,15 @@ START_TEST(no_peer_is_granted_twice_before_another_once)
     offered(2, 0, 0, 0);
     offered(2, 1, 0, 0);
     take(&R, RELEASE, batch(0, 0, 0));
-    expect(&R, "GRANT 1/0#0 0.0");
+    expect(&R, "DROPPED 0/0#0; GRANT 1/0#0 0.0");
     take(&R, RELEASE, batch(1, 0, 0));
-    expect(&R, "GRANT 2/0#0 0.0");
+    expect(&R, "DROPPED 1/0#0; GRANT 2/0#0 0.0");
     take(&R, RELEASE, batch(2, 0, 0));
-    expect(&R, "GRANT 1/1#0 0.0");
+    expect(&R, "DROPPED 2/0#0; GRANT 1/1#0 0.0");
     take(&R, RELEASE, batch(1, 1, 0));
-    expect(&R, "GRANT 2/1#0 0.0");
+    expect(&R, "DROPPED 1/1#0; GRANT 2/1#0 0.0");
     take(&R, RELEASE, batch(2, 1, 0));
-    expect(&R, "GRANT 1/2#0 0.0");
+    expect(&R, "DROPPED 2/1#0; GRANT 1/2#0 0.0");
     record_fini(&R);
 }
 END_TEST
@@ -195,7 +195,7 @@ START_TEST(groups_are_limited_over_all_lanes)
     kvfi_recv_on_received(R.recv, 0, 0);
     expect(&R, "POST 0.1 2/0#0");
     down(&R, 2, 0);
-    expect(&R, "POST 1.0 1/1#0");
+    expect(&R, "DROPPED 2/0#0; POST 1.0 1/1#0");
     record_fini(&R);
 }
 END_TEST
@@ -212,10 +212,10 @@ START_TEST(withdraw_before_the_grant_forgets)
     refuse(&R, WITHDRAW, batch(1, 0, 0));
     refuse(&R, RELEASE, batch(1, 0, 0));
     take(&R, RELEASE, batch(0, 0, 0));
-    expect(&R, "GRANT 2/0#0 0.0");
+    expect(&R, "DROPPED 1/0#0; DROPPED 0/0#0; GRANT 2/0#0 0.0");
     offered(1, 0, 1, 0);
     take(&R, RELEASE, batch(0, 1, 0));
-    expect(&R, "GRANT 1/0#1 0.1");
+    expect(&R, "DROPPED 0/1#0; GRANT 1/0#1 0.1");
     record_fini(&R);
 }
 END_TEST
@@ -233,7 +233,7 @@ START_TEST(withdraw_after_the_grant_waits_for_release)
     offered(2, 0, 0, 0);
     expect(&R, ""); /* but it holds its slot */
     take(&R, RELEASE, batch(1, 0, 0));
-    expect(&R, "GRANT 2/0#0 0.0");
+    expect(&R, "DROPPED 1/0#0; GRANT 2/0#0 0.0");
     refuse(&R, RELEASE, batch(1, 0, 0));
     record_fini(&R);
 }
@@ -261,13 +261,14 @@ START_TEST(a_lost_link_drops_each_state)
     expect(&R, "");
     ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 2);
     down(&R, 1, 0);
-    expect(&R, "GRANT 2/0#0 0.1; GRANT 3/0#0 0.2; GRANT 2/1#0 0.3");
+    expect(&R, "DROPPED 1/0#4; DROPPED 1/0#1; DROPPED 1/0#2; DROPPED 1/0#3; "
+               "GRANT 2/0#0 0.1; GRANT 3/0#0 0.2; GRANT 2/1#0 0.3");
     ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 0);
     kvfi_recv_link_up(R.recv, 1, 0, 0, RECORD_EPOCH + 1);
     refuse(&R, GO, batch(1, 0, 3));
     refuse(&R, WITHDRAW, batch(1, 0, 4));
     kvfi_recv_on_unpacked(R.recv, 0, 0); /* its link is gone: nobody to tell */
-    expect(&R, "GRANT 3/1#0 0.0");
+    expect(&R, "DROPPED 1/0#0; GRANT 3/1#0 0.0");
     take(&R, GO, batch(2, 1, 0)); /* the lane is free to post */
     expect(&R, "POST 0.3 2/1#0");
     record_fini(&R);
