@@ -17,7 +17,7 @@ static bool load(const char *quoted, struct tool_error *error, struct model *ret
     ck_assert_int_ge(fd, 0);
     ck_assert_uint_lt(strlen(quoted), sizeof(text));
     for (size_t i = 0; i <= strlen(quoted); i++)
-        text[i] = quoted[i] == '\'' ? '"' : quoted[i];
+        text[i] = (char)(quoted[i] == '\'' ? '"' : quoted[i]);
     ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
     (void)close(fd);
     ok = model_load(path, error, ret);

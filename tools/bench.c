@@ -42,7 +42,7 @@ static uint32_t name_variants(const struct bench_job *job, struct bench_variant 
 
 static bool open_variants(struct bench_job *job, struct bench_variant *variants, uint32_t n)
 {
-    struct tool_error error;
+    struct tool_error error = {""};
     bool ok = true;
 
     for (uint32_t v = 0; v < n; v++)
@@ -116,7 +116,7 @@ static bool run_job(struct bench_job *job)
 /* The command line on every rank, its errors on one. */
 static bool read_options(struct bench_job *job, int argc, char **argv)
 {
-    struct tool_error error;
+    struct tool_error error = {""};
     bool ok = bench_options_parse(argc, argv, world_rank(job->world) != 0, &job->options);
 
     (void)snprintf(error.text, sizeof(error.text), "try: kvferry bench --help");
@@ -132,7 +132,7 @@ static bool read_options(struct bench_job *job, int argc, char **argv)
 int bench_main(int argc, char **argv)
 {
     static struct bench_job job;
-    struct tool_error error;
+    struct tool_error error = {""};
     int status = 2;
     bool ok;
 

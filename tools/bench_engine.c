@@ -168,7 +168,7 @@ static bool add_sources(struct bench_job *job, struct bench_engine *e,
 static bool share(struct bench_job *job, struct bench_engine *e, uint32_t what, bool is_mine,
                   struct world_bytes *all, void **ret_memory)
 {
-    struct tool_error error;
+    struct tool_error error = {""};
     void *bytes = NULL;
     size_t n_bytes = 0;
     bool ok = !is_mine || describe(e, what, &error, &bytes, &n_bytes);
@@ -184,7 +184,7 @@ static bool share(struct bench_job *job, struct bench_engine *e, uint32_t what, 
 
 static bool introduce(struct bench_job *job, struct bench_engine *e, struct world_bytes *all)
 {
-    struct tool_error error;
+    struct tool_error error = {""};
     void *memory = NULL;
     bool ok;
 
@@ -207,7 +207,7 @@ bool bench_engine_open(struct bench_job *job, uint32_t variant, uint32_t n_lanes
     struct bench_engine *e = ret_engine;
     struct world_bytes *all = kvfi_calloc(world_size(job->world), sizeof(*all));
     unsigned char key[KVF_JOB_KEY_BYTES] = {0};
-    struct tool_error error;
+    struct tool_error error = {""};
     bool ok = all != NULL;
 
     *e = (struct bench_engine){.kvf = job->kvf, .n_lanes = n_lanes};
@@ -216,10 +216,11 @@ bool bench_engine_open(struct bench_job *job, uint32_t variant, uint32_t n_lanes
     bench_instance_name(e, job->is_context, job->instance, e->name);
     if (!ok)
         (void)tool_fail(&error, "out of memory");
-    ok = bench_agree(job->world, ok, &error) && make_key(job, key, &error);
-    if (ok)
-        ok = bench_agree(job->world, create(job, e, key, &error), &error);
-    ok = ok && introduce(job, e, all);
+    if (!bench_agree(job->world, ok, &error) || !all || !make_key(job, key, &error)) {
+        kvfi_free(all);
+        return false;
+    }
+    ok = bench_agree(job->world, create(job, e, key, &error), &error) && introduce(job, e, all);
     kvfi_free(all);
     return ok;
 }

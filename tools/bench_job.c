@@ -294,7 +294,7 @@ static bool plan_locally(struct bench_job *job, uint32_t n_engines, struct tool_
 
 bool bench_job_open(struct bench_job *job, uint32_t n_engines)
 {
-    struct tool_error error;
+    struct tool_error error = {""};
     uint64_t own_bytes = 0;
     bool ok;
 

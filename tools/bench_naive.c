@@ -184,6 +184,26 @@ static bool add_layer(struct pair *p, uint32_t from_layer, uint32_t to_layer)
     return ok;
 }
 
+/* Layers both pools have. */
+static bool add_layers(struct pair *p)
+{
+    const uint32_t *from = p->from->layers;
+    const uint32_t *to = p->to->layers;
+    bool ok = true;
+
+    if (!from || !to)
+        return true;
+    for (uint32_t i = 0, j = 0; ok && i < p->from->n_layers && j < p->to->n_layers;) {
+        if (from[i] == to[j])
+            ok = add_layer(p, i++, j++);
+        else if (from[i] < to[j])
+            i++;
+        else
+            j++;
+    }
+    return ok;
+}
+
 static bool add_pools(struct pair *p)
 {
     bool ok = true;
@@ -193,16 +213,8 @@ static bool add_pools(struct pair *p)
             p->from = &p->source.pools[a];
             p->to = &p->destination.pools[b];
             p->own_pool = p->naive->job->is_context ? a : b;
-            if (p->from->group != p->to->group)
-                continue;
-            for (uint32_t i = 0, j = 0; ok && i < p->from->n_layers && j < p->to->n_layers;) {
-                if (p->from->layers[i] == p->to->layers[j])
-                    ok = add_layer(p, i++, j++);
-                else if (p->from->layers[i] < p->to->layers[j])
-                    i++;
-                else
-                    j++;
-            }
+            if (p->from->group == p->to->group)
+                ok = ok && add_layers(p);
         }
     }
     return ok;
@@ -234,7 +246,7 @@ static void add_peer(void *ctx, uint32_t world_rank)
     const struct bench_options *o = &job->options;
     const struct bench_request *request = &job->requests[peers->naive->slots[peers->slot].request];
     struct pair p = {.naive = peers->naive, .slot = peers->slot, .peer = world_rank};
-    struct tool_error error;
+    struct tool_error error = {""};
     uint32_t self = job->shape.place.rank;
     uint32_t other =
         world_rank - bench_first_rank(o, !job->is_context,

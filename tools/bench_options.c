@@ -84,7 +84,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     unsigned char *o = state->input;
     const struct option_rule *rule;
-    struct tool_error error;
+    struct tool_error error = {""};
     char name[64];
 
     if (key == ARGP_KEY_ARG)
@@ -217,8 +217,8 @@ static bool choose_block_tokens(struct bench_options *o, struct tool_error *erro
 
 static bool parse_blocks(struct bench_options *o, struct tool_error *error)
 {
-    uint32_t values[2];
-    uint32_t n = 0;
+    uint32_t values[2] = {0};
+    uint32_t n = 1;
 
     if (!parse_layout(o, error))
         return false;

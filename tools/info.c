@@ -114,7 +114,7 @@ static int probe(const struct info_options *o)
     const unsigned char key[KVF_JOB_KEY_BYTES] = {1};
     struct world *world = NULL;
     struct kvf_engine *engine = NULL;
-    struct tool_error error;
+    struct tool_error error = {""};
     char path[256];
     char name[] = "kvferry";
     char *argv[] = {name, NULL};
