@@ -2,11 +2,14 @@
 #include "tools/bench.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "collectives/util.h"
 #include "tools/commands.h"
 #include "tools/library.h"
+#include "tools/loopback.h"
 
 #define VARIANTS_MAX (BENCH_LANES_MAX + 1)
 
@@ -55,6 +58,21 @@ static bool open_variants(struct bench_job *job, struct bench_variant *variants,
     return ok;
 }
 
+/* Memory this process holds now. */
+static uint64_t resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    char line[128] = "";
+    const char *second;
+
+    if (!file)
+        return 0;
+    (void)fgets(line, sizeof(line), file);
+    (void)fclose(file);
+    second = strchr(line, ' ');
+    return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
 /* All runs, the variants in turn. */
 static bool run_all(struct bench_job *job, struct bench_variant *variants, uint32_t n)
 {
@@ -66,6 +84,8 @@ static bool run_all(struct bench_job *job, struct bench_variant *variants, uint3
         kvfi_free(transfer_ns);
         return false;
     }
+    if (world_rank(job->world) == 0)
+        job->loopback_ns = loopback_rtt_ns();
     for (uint64_t i = 0; i < job->options.repeat; i++) {
         for (uint32_t v = 0; v < n; v++) {
             struct bench_tally tally = {.transfer_ns = transfer_ns};
@@ -75,6 +95,8 @@ static bool run_all(struct bench_job *job, struct bench_variant *variants, uint3
             bench_run(job, &variants[v], &tally);
             bench_variant_add(job, &variants[v], &tally, kvfi_now_ns() - start_ns);
         }
+        job->resident_bytes[i > 0] = resident_bytes();
+        world_max(job->world, &job->resident_bytes[i > 0], 1);
     }
     for (uint32_t v = 0; v < n; v++)
         ok = ok && bench_variant_ok(&variants[v]);

@@ -111,6 +111,8 @@ struct bench_job {
     uint64_t guard_key;
     uint32_t n_runs; /* begun so far; makes each run's bytes different */
     uint32_t n_printed;
+    uint64_t loopback_ns;       /* a TCP round trip on rank 0's machine */
+    uint64_t resident_bytes[2]; /* of the largest rank, after the first run and after the last */
 };
 
 /* Figures of one run on one rank, summed over the ranks. */

@@ -176,6 +176,11 @@ json_t *json_of_bench(const struct bench_job *job, struct bench_variant *variant
         (void)json_object_set_new(root, "compared", others);
     else
         json_decref(others);
+    set_real(root, "loopback_rtt_us", (double)job->loopback_ns / 1e3);
+    (void)json_object_set_new(root, "resident_bytes",
+                              json_pack("{s:I,s:I}", "after_first_run",
+                                        (json_int_t)job->resident_bytes[0], "after_last_run",
+                                        (json_int_t)job->resident_bytes[job->options.repeat > 1]));
     (void)json_object_set_new(root, "config", config_of(job));
     (void)json_object_set_new(root, "versions", versions_of(job));
     return root;

@@ -103,6 +103,8 @@ void report_text(const struct bench_job *job, struct bench_variant *variants, ui
     if (n > 1 && variants[n - 1].is_naive && gbs[n - 1] > 0.0)
         (void)printf("%s is %.2f times as fast as naive\n", variants[0].name, gbs[0] / gbs[n - 1]);
     print_stages(variants, n_engines);
+    (void)printf("\na TCP round trip over loopback takes %.1f us here\n",
+                 (double)job->loopback_ns / 1e3);
     (void)printf("\nrequests: %" PRIu32 "\nbytes_unique: %" PRIu64 " (%s)\nbytes_verified: %" PRIu64
                  " (%s)\nbytes_wrong: %" PRIu64 "\nfailed: %" PRIu64 "\n",
                  job->n_requests, unique, tool_bytes_text(unique, text[0], sizeof(text[0])),

@@ -2,10 +2,12 @@
 #include "tools/shape.h"
 
 #include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
 
 #include "collectives/util.h"
 
-#define POOL_ALIGN_BYTES 4096u
+#define POOL_ALIGN_BYTES (2u << 20) /* of a huge page */
 
 /* Layers of a pipeline stage: consecutive, the first stages take one more where it is uneven. */
 static void stage_layers(const struct model *model, const struct kvf_place *place,
@@ -138,6 +140,9 @@ bool shape_pool_alloc(struct shape_pool *pool, struct tool_error *error)
         return tool_fail(error, "no memory for a pool of %zu bytes", n_bytes);
     at = (uintptr_t)pool->memory;
     pool->base = (char *)pool->memory + (POOL_ALIGN_BYTES - at % POOL_ALIGN_BYTES);
+    /* A cache is resident before its first request: its page faults belong to no transfer. */
+    (void)madvise(pool->base, n_bytes, MADV_HUGEPAGE);
+    memset(pool->base, 0, n_bytes);
     return true;
 }
 

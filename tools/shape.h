@@ -57,6 +57,7 @@ void shape_fini(struct shape *shape);
 /* Bytes of one block over all layers of the pool. */
 uint64_t shape_pool_block_bytes(const struct shape_pool *pool);
 void shape_pool_set_blocks(struct shape_pool *pool, uint32_t n_blocks);
+/* Zeroed, and resident. */
 bool shape_pool_alloc(struct shape_pool *pool, struct tool_error *error);
 
 /* For pool_register; the description points into the pool. */
