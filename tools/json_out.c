@@ -188,7 +188,7 @@ json_t *json_of_bench(const struct bench_job *job, struct bench_variant *variant
 
 bool json_write(json_t *root, const char *path, struct tool_error *error)
 {
-    int rc = root ? json_dump_file(root, path, JSON_INDENT(2)) : -1;
+    int rc = root ? json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : -1;
 
     json_decref(root);
     if (rc != 0)

@@ -105,8 +105,10 @@ void report_text(const struct bench_job *job, struct bench_variant *variants, ui
     print_stages(variants, n_engines);
     (void)printf("\na TCP round trip over loopback takes %.1f us here\n",
                  (double)job->loopback_ns / 1e3);
-    (void)printf("\nrequests: %" PRIu32 "\nbytes_unique: %" PRIu64 " (%s)\nbytes_verified: %" PRIu64
-                 " (%s)\nbytes_wrong: %" PRIu64 "\nfailed: %" PRIu64 "\n",
-                 job->n_requests, unique, tool_bytes_text(unique, text[0], sizeof(text[0])),
-                 verified, tool_bytes_text(verified, text[1], sizeof(text[1])), n_wrong, n_failed);
+    (void)printf("\nrequests: %" PRIu32 "\nruns: %" PRIu64 "\nbytes_unique: %" PRIu64
+                 " (%s)\nbytes_verified: %" PRIu64 " (%s)\nbytes_wrong: %" PRIu64
+                 "\nfailed: %" PRIu64 "\n",
+                 job->n_requests, job->options.repeat, unique,
+                 tool_bytes_text(unique, text[0], sizeof(text[0])), verified,
+                 tool_bytes_text(verified, text[1], sizeof(text[1])), n_wrong, n_failed);
 }
