@@ -17,6 +17,8 @@
 #define KVFI_LAYERS_MAX 4096u /* layers of a pool */
 #define KVFI_RANKS_MAX 4096u  /* ranks of an instance */
 #define KVFI_ADDRESS_MAX 64u  /* "[v6]:port" with its NUL */
+#define KVFI_BLOB_MAX 262144u /* bytes of a rank blob */
+#define KVFI_ROW_BYTES_MAX (UINT64_C(1) << 40)
 
 /* One pool of one rank. Rows: see struct kvf_pool_desc; block_rows = block_tokens / tokens_per_row. */
 struct kvfi_pool_geometry {
@@ -54,6 +56,10 @@ struct kvfi_instance_geometry {
     struct kvfi_rank_geometry *ranks; /* [n_ranks], index = place.rank */
 };
 
+/* Replace sizes of 0 by 1 and check that every number is below its size. */
+kvf_status_t kvfi_place_init(const struct kvf_place *place, char *text, size_t text_cap,
+                             struct kvf_place *ret_place);
+
 /* Axis order of a pool from its strides: falling stride, ties in enum order; KV outermost of ties
  * when bases are separate. */
 void kvfi_pool_order(const struct kvf_pool_desc *desc, uint8_t ret_order[4]);
@@ -65,6 +71,25 @@ void kvfi_pool_order(const struct kvf_pool_desc *desc, uint8_t ret_order[4]);
 kvf_status_t kvfi_pool_init(const struct kvf_pool_desc *desc, char *text, size_t text_cap,
                             struct kvfi_pool_geometry *ret_pool);
 void kvfi_pool_fini(struct kvfi_pool_geometry *pool);
+
+/* The members of one pool geometry: ranges, and what divides what. Pure. */
+kvf_status_t kvfi_pool_check(const struct kvfi_pool_geometry *pool, char *text, size_t text_cap);
+
+/*
+ * What the pools of one rank owe each other: pools of a group agree on block_tokens and
+ * PER_REQUEST, and no (role, layer, head) is there twice.
+ */
+kvf_status_t kvfi_rank_check(const struct kvfi_rank_geometry *rank, char *text, size_t text_cap);
+
+/* Whether the pool holds rows of `role` (not KVF_POOL_KV), and at which kv index. */
+bool kvfi_pool_has_role(const struct kvfi_pool_geometry *pool, uint32_t role, uint32_t *ret_kv);
+
+/*
+ * How many of the leading wanted layers the pool has all of, or none of; *ret_held says which.
+ * want: [n_want] rising global ids, n_want >= 1.
+ */
+uint32_t kvfi_layers_steady(const struct kvfi_pool_geometry *pool, const uint32_t *want,
+                            uint32_t n_want, bool *ret_held);
 
 void kvfi_rank_geometry_fini(struct kvfi_rank_geometry *rank);
 void kvfi_instance_geometry_fini(struct kvfi_instance_geometry *instance);
@@ -84,8 +109,8 @@ kvf_status_t kvfi_rank_decode(const void *bytes, size_t n_bytes, char *text, siz
                               char *ret_name, char *ret_compat,
                               struct kvfi_rank_geometry *ret_rank);
 /*
- * Put the blobs of all ranks of an instance together: every rank once, sizes of the place equal on
- * all, compat equal, (group -> per-request or not) equal.
+ * Put the blobs of all ranks of an instance together: every rank once, sizes of the place and the
+ * interleave equal on all, name and compat equal, (group -> per-request or not) equal.
  */
 kvf_status_t kvfi_instance_build(const void *const *blobs, const size_t *blob_bytes, size_t n,
                                  char *text, size_t text_cap,
@@ -94,8 +119,9 @@ kvf_status_t kvfi_instance_build(const void *const *blobs, const size_t *blob_by
 /*
  * Whether src can feed dst: compat, and for every destination (role, layer) not OPTIONAL a source
  * that has it with equal format, row_bytes, tokens_per_row, n_heads_total and per-request flag; and
- * the other way round for source layers nobody wants, unless OPTIONAL. The sentence names the field
- * and both values. KVF_EMISMATCH.
+ * the other way round for source layers nobody wants, unless OPTIONAL. Of a layer both have, every
+ * (attention-DP group, cp rank) of the source has all heads the destination wants. The sentence
+ * names the field and both values. KVF_EMISMATCH.
  */
 kvf_status_t kvfi_geometry_match(const struct kvfi_instance_geometry *src,
                                  const struct kvfi_instance_geometry *dst, char *text,

@@ -43,48 +43,6 @@ uint64_t kvfi_plan_lcm(uint64_t a, uint64_t b)
     return r;
 }
 
-/* Whether the pool holds rows of `role`, and at which kv index. */
-static bool has_role(const struct kvfi_pool_geometry *pool, uint32_t role, uint32_t *ret_kv)
-{
-    if (pool->role == KVF_POOL_KV && (role == KVF_POOL_KEY || role == KVF_POOL_VALUE)) {
-        *ret_kv = role == KVF_POOL_VALUE;
-        return true;
-    }
-    *ret_kv = 0;
-    return pool->role == role;
-}
-
-/*
- * How many of the leading wanted layers are all held, or all not held; *ret_held says which.
- * Both lists rise; n_want >= 1.
- */
-static uint32_t steady_layers(const struct kvfi_pool_geometry *pool, const uint32_t *want,
-                              uint32_t n_want, bool *ret_held)
-{
-    uint32_t lo = 0;
-    uint32_t hi = pool->n_layers;
-    bool held;
-    uint32_t k;
-
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-
-        if (pool->layers[mid] < want[0])
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    held = lo < pool->n_layers && pool->layers[lo] == want[0];
-    for (k = 1; k < n_want; k++) {
-        while (lo < pool->n_layers && pool->layers[lo] < want[k])
-            lo++;
-        if ((lo < pool->n_layers && pool->layers[lo] == want[k]) != held)
-            break;
-    }
-    *ret_held = held;
-    return k;
-}
-
 static uint32_t lcm_u32(uint32_t a, uint32_t b)
 {
     uint64_t r = kvfi_plan_lcm(a, b);
@@ -101,7 +59,8 @@ static bool visit_pool(const struct walk *w, const struct kvfi_pool_geometry *po
 
     if (pool->first_head >= w->end_head || pool_end <= w->first_head)
         return false;
-    cell->n_layers = steady_layers(pool, w->dst->layers + cell->dst_layer, cell->n_layers, &held);
+    cell->n_layers =
+        kvfi_layers_steady(pool, w->dst->layers + cell->dst_layer, cell->n_layers, &held);
     if (!held || pool_end <= head)
         return false;
     if (pool->first_head > head) {
@@ -147,7 +106,7 @@ static struct kvfi_plan_cell box_at(const struct walk *w, uint32_t head, uint32_
         for (uint32_t p = 0; p < rank->n_pools; p++) {
             const struct kvfi_pool_geometry *pool = &rank->pools[p];
 
-            if (has_role(pool, w->role, &kv) &&
+            if (kvfi_pool_has_role(pool, w->role, &kv) &&
                 (pool->flags & KVF_POOL_PER_REQUEST) == w->per_request &&
                 visit_pool(w, pool, head, &cell))
                 holds = true;
@@ -327,7 +286,7 @@ static kvf_status_t add_pools(struct kvfi_plan_pair *pair, struct walk *w)
         if (d->role == KVF_POOL_KV)
             w->role = kv == 0 ? KVF_POOL_KEY : KVF_POOL_VALUE;
         middle = pair->n_cells;
-        if (!has_role(s, w->role, &src_kv))
+        if (!kvfi_pool_has_role(s, w->role, &src_kv))
             continue;
         w->cell.src_kv = src_kv;
         w->cell.dst_kv = kv;

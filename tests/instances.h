@@ -38,6 +38,18 @@ struct topology {
         .tokens_per_row = 1, .token_atom = 1, .head_atom = 1, .row_bytes = 16                      \
     }
 
+/* Two of everything, and pools of every kind. */
+static inline struct topology topology_mixed(void)
+{
+    struct topology t = TOPOLOGY_INIT;
+
+    t.pp = t.tp = t.cp = 2;
+    t.interleave = 16;
+    t.groups = t.state = t.split_kv = t.shuffle = true;
+    t.n_layers = 12;
+    return t;
+}
+
 static inline struct kvfi_pool_geometry *topology_pool(const struct topology *t,
                                                        struct kvfi_rank_geometry *rank,
                                                        uint32_t role, const uint32_t *layers,
