@@ -151,12 +151,36 @@ static bool read_options(struct bench_job *job, int argc, char **argv)
     return bench_agree(job->world, ok, &error);
 }
 
+/* The libraries; the one of MPI gets its communicator before any engine is created. */
+static bool open_libraries(struct bench_job *job)
+{
+    struct tool_error error = {""};
+    char text[256] = "";
+    bool ok = library_open(job->options.library_path, &error, job->library_path,
+                           sizeof(job->library_path), &job->kvf) &&
+              library_open_mpi(job->library_path, &error, job->mpi_path, sizeof(job->mpi_path),
+                               &job->mpi);
+
+    if (!bench_agree(job->world, ok, &error))
+        return false;
+    if (job->mpi->attach(NULL, text, sizeof(text)) != KVF_OK)
+        ok = tool_fail(&error, "%s: %s", job->mpi_path, text);
+    return bench_agree(job->world, ok, &error);
+}
+
+/* What open_libraries began. Its result changes nothing any more. */
+static void close_libraries(struct bench_job *job)
+{
+    char text[256] = "";
+
+    (void)job->mpi->detach(text, sizeof(text));
+}
+
 int bench_main(int argc, char **argv)
 {
     static struct bench_job job;
     struct tool_error error = {""};
     int status = 2;
-    bool ok;
 
     if (asks_for_help(argc, argv))
         return bench_options_parse(argc, argv, false, &job.options) ? 0 : 2;
@@ -165,10 +189,11 @@ int bench_main(int argc, char **argv)
         return 1;
     }
     if (read_options(&job, argc, argv)) {
-        ok = library_open(job.options.library_path, &error, job.library_path,
-                          sizeof(job.library_path), &job.kvf);
-        ok = bench_agree(job.world, ok, &error);
-        status = ok && run_job(&job) ? 0 : 1;
+        status = 1;
+        if (open_libraries(&job)) {
+            status = run_job(&job) ? 0 : 1;
+            close_libraries(&job);
+        }
     }
     world_close(job.world);
     return status;

@@ -15,6 +15,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "collectives/mpi/kvferry_mpi.h"
 #include "kvferry/kvferry.h"
 #include "tools/blocks.h"
 #include "tools/error.h"
@@ -96,7 +97,9 @@ struct bench_job {
     struct bench_options options;
     struct world *world;
     const struct kvferry_plugin_v1 *kvf;
+    const struct kvferry_mpi_v1 *mpi;
     char library_path[256];
+    char mpi_path[256];
     uint32_t n_requests;
     struct bench_request *requests; /* [n_requests], owned */
     bool is_context;

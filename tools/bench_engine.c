@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "collectives/util.h"
 #include "tools/library.h"
@@ -30,6 +29,7 @@ void bench_engine_config(const struct bench_job *job, uint32_t n_lanes,
         .place = job->shape.place,
         .roles = job->is_context ? KVF_ROLE_CONTEXT : KVF_ROLE_GENERATION,
         .fabric = o->fabric,
+        .fabric_path = strcmp(o->fabric, "mpi") == 0 ? job->mpi_path : NULL,
         .n_send_lanes = job->is_context ? n_lanes : 0,
         .n_recv_lanes = job->is_context ? 0 : n_lanes,
         .slot_bytes = o->slot_bytes,
@@ -49,18 +49,13 @@ void bench_instance_name(const struct bench_engine *engine, bool is_context, uin
                    engine->suffix);
 }
 
-/* A secret for this job, from rank 0. */
 static bool make_key(struct bench_job *job, unsigned char key[KVF_JOB_KEY_BYTES],
                      struct tool_error *error)
 {
-    bool ok = true;
+    char text[256] = "";
 
-    if (world_rank(job->world) == 0 &&
-        getrandom(key, KVF_JOB_KEY_BYTES, 0) != (ssize_t)KVF_JOB_KEY_BYTES)
-        ok = tool_fail(error, "getrandom gave no job key");
-    if (!bench_agree(job->world, ok, error))
-        return false;
-    world_broadcast(job->world, key, KVF_JOB_KEY_BYTES);
+    if (job->mpi->job_key(key, text, sizeof(text)) != KVF_OK)
+        return tool_fail(error, "job_key: %s", text);
     return true;
 }
 
@@ -216,7 +211,8 @@ bool bench_engine_open(struct bench_job *job, uint32_t variant, uint32_t n_lanes
     bench_instance_name(e, job->is_context, job->instance, e->name);
     if (!ok)
         (void)tool_fail(&error, "out of memory");
-    if (!bench_agree(job->world, ok, &error) || !all || !make_key(job, key, &error)) {
+    if (!bench_agree(job->world, ok, &error) || !all ||
+        !bench_agree(job->world, make_key(job, key, &error), &error)) {
         kvfi_free(all);
         return false;
     }

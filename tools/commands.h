@@ -5,5 +5,6 @@
 
 int bench_main(int argc, char **argv);
 int info_main(int argc, char **argv);
+int plan_main(int argc, char **argv);
 
 #endif

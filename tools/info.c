@@ -112,14 +112,18 @@ static int probe(const struct info_options *o)
 {
     const struct kvferry_plugin_v1 *kvf;
     const unsigned char key[KVF_JOB_KEY_BYTES] = {1};
+    const struct kvferry_mpi_v1 *mpi = NULL;
     struct world *world = NULL;
     struct kvf_engine *engine = NULL;
     struct tool_error error = {""};
     char path[256];
+    char mpi_path[256] = "";
+    char text[256] = "";
     char name[] = "kvferry";
     char *argv[] = {name, NULL};
     char **args = argv;
     int argc = 1;
+    bool is_mpi = strcmp(o->probe, "mpi") == 0;
     kvf_status_t status;
     struct kvf_engine_config config = {
         .size = sizeof(config),
@@ -130,10 +134,17 @@ static int probe(const struct info_options *o)
     };
 
     if (!library_open(o->library_path, &error, path, sizeof(path), &kvf) ||
-        (strcmp(o->probe, "mpi") == 0 && !world_open(&argc, &args, &error, &world))) {
+        (is_mpi && (!world_open(&argc, &args, &error, &world) ||
+                    !library_open_mpi(path, &error, mpi_path, sizeof(mpi_path), &mpi)))) {
         (void)printf("no: %s\n", error.text);
         return 0;
     }
+    if (mpi && mpi->attach(NULL, text, sizeof(text)) != KVF_OK) {
+        (void)printf("no: %s\n", text);
+        return 0;
+    }
+    if (mpi)
+        config.fabric_path = mpi_path;
     status = kvf->engine_create(&config, &engine);
     if (status == KVF_OK)
         (void)printf("usable\n");

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define SONAME "libkvferry.so.1"
+#define MPI_SONAME "libkvferry-mpi.so.1"
 
 #ifndef KVFERRY_LIBDIR
 #define KVFERRY_LIBDIR "/usr/lib"
@@ -35,22 +36,25 @@ static void *open_file(const char *path, char *ret_path, size_t path_cap)
     return handle;
 }
 
-static void *open_any(char *ret_path, size_t path_cap)
+/* Looks in a folder beside this executable (the build tree), then where things are installed, then
+ * lets the loader search. */
+static void *open_any(const char *build_folder, const char *soname, char *ret_path, size_t path_cap)
 {
     char folder[PATH_MAX];
     char path[PATH_MAX + 64];
     void *handle;
 
     library_own_folder(folder, sizeof(folder));
-    (void)snprintf(path, sizeof(path), "%s/../plugin/" SONAME, folder);
+    (void)snprintf(path, sizeof(path), "%s/../%s/%s", folder, build_folder, soname);
     handle = open_file(path, ret_path, path_cap);
     if (handle)
         return handle;
-    handle = open_file(KVFERRY_LIBDIR "/" SONAME, ret_path, path_cap);
+    (void)snprintf(path, sizeof(path), KVFERRY_LIBDIR "/%s", soname);
+    handle = open_file(path, ret_path, path_cap);
     if (handle)
         return handle;
-    (void)snprintf(ret_path, path_cap, "%s", SONAME);
-    return dlopen(SONAME, RTLD_NOW | RTLD_LOCAL);
+    (void)snprintf(ret_path, path_cap, "%s", soname);
+    return dlopen(soname, RTLD_NOW | RTLD_LOCAL);
 }
 
 bool library_open(const char *path, struct tool_error *error, char *ret_path, size_t path_cap,
@@ -63,7 +67,7 @@ bool library_open(const char *path, struct tool_error *error, char *ret_path, si
         handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         (void)snprintf(ret_path, path_cap, "%s", path);
     } else {
-        handle = open_any(ret_path, path_cap);
+        handle = open_any("plugin", SONAME, ret_path, path_cap);
     }
     if (!handle)
         return tool_fail(error, "libkvferry: %s", dlerror());
@@ -74,6 +78,32 @@ bool library_open(const char *path, struct tool_error *error, char *ret_path, si
         return tool_fail(error,
                          "%s is release %s with a table of %zu bytes, this command needs %zu",
                          ret_path, table->version, table->size, sizeof(*table));
+    *ret_table = table;
+    return true;
+}
+
+bool library_open_mpi(const char *beside, struct tool_error *error, char *ret_path, size_t path_cap,
+                      const struct kvferry_mpi_v1 **ret_table)
+{
+    const struct kvferry_mpi_v1 *table;
+    const char *slash = strrchr(beside, '/');
+    char path[PATH_MAX];
+    void *handle = NULL;
+
+    if (slash) {
+        (void)snprintf(path, sizeof(path), "%.*s/" MPI_SONAME, (int)(slash - beside), beside);
+        handle = open_file(path, ret_path, path_cap);
+    }
+    if (!handle)
+        handle = open_any("collectives/mpi", MPI_SONAME, ret_path, path_cap);
+    if (!handle)
+        return tool_fail(error, "libkvferry-mpi: %s", dlerror());
+    table = dlsym(handle, "kvferry_mpi_v1");
+    if (!table)
+        return tool_fail(error, "%s: %s", ret_path, dlerror());
+    if (table->size < sizeof(*table))
+        return tool_fail(error, "%s has a table of %zu bytes, this command needs %zu", ret_path,
+                         table->size, sizeof(*table));
     *ret_table = table;
     return true;
 }

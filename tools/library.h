@@ -3,6 +3,7 @@
 #ifndef KVFERRY_TOOLS_LIBRARY_H
 #define KVFERRY_TOOLS_LIBRARY_H
 
+#include "collectives/mpi/kvferry_mpi.h"
 #include "kvferry/kvferry.h"
 #include "tools/error.h"
 
@@ -13,6 +14,13 @@
  */
 bool library_open(const char *path, struct tool_error *error, char *ret_path, size_t path_cap,
                   const struct kvferry_plugin_v1 **ret_table);
+
+/*
+ * libkvferry-mpi.so, which belongs beside libkvferry.so (`beside`: where that is); in the build tree
+ * it has a folder of its own.
+ */
+bool library_open_mpi(const char *beside, struct tool_error *error, char *ret_path, size_t path_cap,
+                      const struct kvferry_mpi_v1 **ret_table);
 
 /* The sentence of the call that just failed in this thread, or the status's text. */
 const char *library_why(const struct kvferry_plugin_v1 *table, kvf_status_t status);

@@ -11,6 +11,7 @@ static const struct command {
 } commands[] = {
     {"bench", bench_main, "run a job over the ranks of an MPI world and check every byte"},
     {"info", info_main, "what this machine and this build can do, and all settings"},
+    {"plan", plan_main, "who sends what to whom between two topologies"},
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
