@@ -14,20 +14,27 @@
 #include "plugin/plan.h"
 
 /*
- * Cut of one entry. A chunk is a box of it: some layers of one run's whole rows, or one layer's
- * part of a run's rows (cut at the receiver's block boundaries where they fit), or, when a single
- * row of all heads is larger than a chunk, single heads, and parts of single rows. Private to
- * chunks.c; here so that the map can be one allocation.
+ * Cut of one entry into boxes of (rows of one run) x layers x kv x heads x bytes of a row, all of
+ * one size but the last ones. A box takes as much as fits of the receiver's innermost axis, then
+ * of the next one, and at last several of its blocks, so that the receiver copies in long runs.
+ * Private to chunks.c; here so that the map can be one allocation.
  */
 struct kvfi_chunk_cut {
     uint32_t first_chunk;
-    uint32_t layers_per_chunk;
-    uint32_t heads_per_chunk;
-    uint32_t rows_per_chunk;
+    uint32_t n_layers; /* of a chunk */
+    uint32_t n_kv;
+    uint32_t n_heads;
+    uint64_t n_rows;
     uint64_t segment_bytes; /* of a row; row_bytes unless rows are cut */
     uint64_t row_bytes;
+    uint32_t skip_rows; /* what the first rows of each run are short of n_rows */
     uint32_t dst_block_rows;
-    uint8_t order[4];
+    uint32_t row_parts; /* chunks of a run along each axis; the last one here varies fastest */
+    uint32_t layer_parts;
+    uint32_t kv_parts;
+    uint32_t head_parts;
+    uint32_t segments;
+    uint8_t order[4]; /* of the receiver */
 };
 
 struct kvfi_chunk_map {
@@ -59,14 +66,14 @@ struct kvfi_block_table {
 
 /*
  * Take over *plan (transferred on success) and cut it. src and dst are the two ranks' geometries.
- * KVF_ENOSPC with a sentence: more than UINT32_MAX chunks.
+ * KVF_ENOSPC with a sentence: more than UINT32_MAX chunks; the plan stays the caller's.
  */
 kvf_status_t kvfi_chunk_map_init(struct kvfi_plan *plan, const struct kvfi_rank_geometry *src,
                                  const struct kvfi_rank_geometry *dst, uint32_t chunk_bytes,
                                  char *text, size_t text_cap, struct kvfi_chunk_map *ret_map);
 void kvfi_chunk_map_fini(struct kvfi_chunk_map *map);
 
-/* Bytes of a chunk: > 0, <= chunk_bytes. Any thread; O(log entries). */
+/* Bytes of a chunk (< n_chunks): > 0, <= chunk_bytes. Any thread; O(log entries). */
 uint32_t kvfi_chunk_bytes(const struct kvfi_chunk_map *map, uint32_t chunk);
 
 /*
