@@ -68,7 +68,7 @@ START_TEST(reference_agrees_with_the_model)
     struct copy_device device = host_device(&model);
     char text[COPY_CHECK_TEXT_BYTES];
 
-    ck_assert_msg(copy_check_random(&device, rnd64(), 1000, text), "%s", text);
+    ck_assert_msg(copy_check_random(&device, rnd64(), 600, text), "%s", text);
     ck_assert_msg(copy_check_orders(&device, rnd64(), text), "%s", text);
     ck_assert_msg(copy_check_shapes(&device, rnd64(), text), "%s", text);
 }
@@ -124,7 +124,7 @@ START_TEST(random_jobs)
     struct copy_device device = table_device((unsigned)_i, &kernels);
     char text[COPY_CHECK_TEXT_BYTES];
 
-    ck_assert_msg(copy_check_random(&device, rnd64(), 3000, text), "%s", text);
+    ck_assert_msg(copy_check_random(&device, rnd64(), 1500, text), "%s", text);
 }
 END_TEST
 

@@ -34,7 +34,7 @@ bool copy_check_random(const struct copy_device *device, uint64_t seed, unsigned
                        char *ret_text);
 /* All axis orders of both kinds that have one, times a few shapes each. */
 bool copy_check_orders(const struct copy_device *device, uint64_t seed, char *ret_text);
-/* Every row size from 1 to max_row_bytes, with and without alignment. */
+/* Every row size from 1 to max_row_bytes. */
 bool copy_check_row_sizes(const struct copy_device *device, uint64_t seed, uint32_t max_row_bytes,
                           char *ret_text);
 /* Shapes of real models and of known edges. */
