@@ -39,10 +39,10 @@ struct loops {
     uint64_t rows;       /* shape that this was made for: rows copied, */
     uint64_t dense_rows; /* and rows of the dense block they belong to */
     uint64_t run_bytes;
-    kvfi_copy_runs_fn copy;
-    struct axis axes[N_AXES]; /* innermost first; unused ones have n = 1 */
-    uint64_t n_layers;        /* 1 unless layers have their own bases; then not in axes */
-    uint64_t n_kv;            /* likewise */
+    struct axis axes[N_AXES]; /* innermost first; unused ones have n = 1. The queue has [0] */
+    struct kvfi_runs_queue queue;
+    uint64_t n_layers; /* 1 unless layers have their own bases; then not in axes */
+    uint64_t n_kv;     /* likewise */
 };
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
@@ -218,23 +218,28 @@ static void loops_init(struct loops *l, const struct kvfi_copy_job *job, const s
     l->n_kv = by_kv ? job->n_kv : 1;
     l->run_bytes = job->row_bytes;
     loops_fold(l, axes, n);
-    l->copy = kvfi_copy_runs_pick(l->run_bytes);
+    kvfi_runs_reshape(&l->queue, &(struct kvfi_runs){.n = l->axes[0].n,
+                                                     .run_bytes = l->run_bytes,
+                                                     .dst_step = l->axes[0].dst_step,
+                                                     .src_step = l->axes[0].src_step,
+                                                     .dst_is_scattered = dst->paged,
+                                                     .src_is_scattered = src->paged});
 }
 
 /* One layer and kv of a span, or all of them where they are among the axes. */
-static void loops_run(const struct loops *l, uint64_t dst, uint64_t src)
+static void loops_run(struct loops *l, uint64_t dst, uint64_t src)
 {
     const struct axis *a = l->axes;
 
     for (uint64_t i = 0; i < a[3].n; i++)
         for (uint64_t j = 0; j < a[2].n; j++)
             for (uint64_t k = 0; k < a[1].n; k++)
-                l->copy(dst + i * a[3].dst_step + j * a[2].dst_step + k * a[1].dst_step,
-                        src + i * a[3].src_step + j * a[2].src_step + k * a[1].src_step, a[0].n,
-                        a[0].dst_step, a[0].src_step, l->run_bytes);
+                kvfi_runs_push(&l->queue,
+                               dst + i * a[3].dst_step + j * a[2].dst_step + k * a[1].dst_step,
+                               src + i * a[3].src_step + j * a[2].src_step + k * a[1].src_step);
 }
 
-static void copy_span(const struct loops *l, const struct side *dst, const struct side *src)
+static void copy_span(struct loops *l, const struct side *dst, const struct side *src)
 {
     for (uint64_t layer = 0; layer < l->n_layers; layer++)
         for (uint64_t kv = 0; kv < l->n_kv; kv++)
@@ -244,11 +249,13 @@ static void copy_span(const struct loops *l, const struct side *dst, const struc
 static void copy_job(const struct kvfi_copy_job *job)
 {
     struct side src, dst;
-    struct loops l = {.rows = 0};
+    struct loops l;
     uint64_t rows;
 
     if (!job->n_layers || !job->n_kv || !job->n_heads || !job->n_rows)
         return;
+    l.rows = 0;
+    kvfi_runs_init(&l.queue);
     if (job->kind == KVFI_COPY_UNPACK)
         dense_init(&src, job);
     else
@@ -271,10 +278,12 @@ static void copy_job(const struct kvfi_copy_job *job)
         side_skip(&src, rows);
         side_skip(&dst, rows);
     }
+    kvfi_runs_flush(&l.queue);
 }
 
 void kvfi_copy_host(const struct kvfi_copy_job *jobs, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         copy_job(&jobs[i]);
+    kvfi_runs_fence();
 }
