@@ -4,67 +4,50 @@
 #include <assert.h>
 
 #define NIL KVFI_HEAP_NIL
+#define ORDER_MASK (UINT64_MAX >> 8)
 
-static uint32_t rank_of(const struct kvfi_heap_node *nodes, uint32_t i)
+/* Two heaps become one: the later root is the earlier one's first child. Siblings are set aside. */
+static uint32_t join(struct kvfi_heap_node *nodes, uint32_t a, uint32_t b)
 {
-    return i == NIL ? 0 : nodes[i].rank;
-}
-
-/*
- * Restore "left child at least as deep as the right one" from i upwards. With stop_early, until a
- * rank stays what it was: ranks on the way rise by one a step, so that is O(log n) even on a long
- * left spine.
- */
-static void repair(struct kvfi_heap_node *nodes, uint32_t i, bool stop_early)
-{
-    while (i != NIL) {
-        struct kvfi_heap_node *n = &nodes[i];
-        uint32_t rank;
-
-        if (rank_of(nodes, n->left) < rank_of(nodes, n->right)) {
-            uint32_t t = n->left;
-
-            n->left = n->right;
-            n->right = t;
-        }
-        rank = rank_of(nodes, n->right) + 1;
-        if (stop_early && rank == n->rank)
-            return;
-        n->rank = rank;
-        i = n->parent;
-    }
-}
-
-/* Two heaps whose roots have no parent become one. Walks right spines only: O(log n). */
-static uint32_t merge(struct kvfi_heap_node *nodes, uint32_t a, uint32_t b)
-{
-    uint32_t root;
-    uint32_t at;
-
-    if (a == NIL)
-        return b;
-    if (b == NIL)
-        return a;
-    if (kvfi_heap_before(&nodes[b].key, &nodes[a].key)) {
+    if (kvfi_heap_before(&nodes[b], &nodes[a])) {
         uint32_t t = a;
 
         a = b;
         b = t;
     }
-    root = a;
-    for (at = a;; at = nodes[at].right) {
-        uint32_t right = nodes[at].right;
+    nodes[b].next = nodes[a].child;
+    nodes[b].prev = a;
+    if (nodes[a].child != NIL)
+        nodes[nodes[a].child].prev = b;
+    nodes[a].child = b;
+    return a;
+}
 
-        if (right != NIL && !kvfi_heap_before(&nodes[b].key, &nodes[right].key))
-            continue;
-        /* b goes before everything right of here, which now waits to be merged into b. */
-        nodes[at].right = b;
-        nodes[b].parent = at;
-        if (right == NIL)
-            break;
-        b = right;
+/*
+ * A list of siblings becomes one heap: neighbours are joined, then the pairs from the last to the
+ * first. Joining them one by one instead would keep the root's list long for ever.
+ */
+static uint32_t join_siblings(struct kvfi_heap_node *nodes, uint32_t first)
+{
+    uint32_t pairs = NIL; /* in reverse, by `next` */
+    uint32_t root = NIL;
+
+    while (first != NIL) {
+        uint32_t a = first;
+        uint32_t b = nodes[a].next;
+
+        first = b == NIL ? NIL : nodes[b].next;
+        if (b != NIL)
+            a = join(nodes, a, b);
+        nodes[a].next = pairs;
+        pairs = a;
     }
-    repair(nodes, at, false);
+    while (pairs != NIL) {
+        uint32_t next = nodes[pairs].next;
+
+        root = root == NIL ? pairs : join(nodes, pairs, root);
+        pairs = next;
+    }
     return root;
 }
 
@@ -72,34 +55,33 @@ void kvfi_heap_insert(struct kvfi_heap_node *nodes, uint32_t *root, uint32_t i,
                       const struct kvfi_heap_key *key)
 {
     assert(!kvfi_heap_has(nodes, i));
-    nodes[i] =
-        (struct kvfi_heap_node){.key = *key, .rank = 1, .left = NIL, .right = NIL, .parent = NIL};
-    *root = merge(nodes, *root, i);
+    nodes[i] = (struct kvfi_heap_node){.deadline_ns = key->deadline_ns,
+                                       .order = key->order & ORDER_MASK,
+                                       .in_heap = 1,
+                                       .priority = key->priority,
+                                       .child = NIL,
+                                       .next = NIL,
+                                       .prev = NIL};
+    *root = *root == NIL ? i : join(nodes, *root, i);
 }
 
 void kvfi_heap_remove(struct kvfi_heap_node *nodes, uint32_t *root, uint32_t i)
 {
     struct kvfi_heap_node *n = &nodes[i];
-    uint32_t parent = n->parent;
-    uint32_t sub;
+    uint32_t below = join_siblings(nodes, n->child);
 
     assert(kvfi_heap_has(nodes, i));
-    if (n->left != NIL)
-        nodes[n->left].parent = NIL;
-    if (n->right != NIL)
-        nodes[n->right].parent = NIL;
-    sub = merge(nodes, n->left, n->right);
-    n->rank = 0;
-    if (sub != NIL)
-        nodes[sub].parent = parent;
-    if (parent == NIL) {
-        assert(*root == i);
-        *root = sub;
+    n->in_heap = 0;
+    if (*root == i) {
+        *root = below;
         return;
     }
-    if (nodes[parent].left == i)
-        nodes[parent].left = sub;
+    if (nodes[n->prev].child == i)
+        nodes[n->prev].child = n->next;
     else
-        nodes[parent].right = sub;
-    repair(nodes, parent, true);
+        nodes[n->prev].next = n->next;
+    if (n->next != NIL)
+        nodes[n->next].prev = n->prev;
+    if (below != NIL)
+        *root = join(nodes, *root, below);
 }

@@ -2,9 +2,11 @@
 /*
  * The order in which things are served: priority, then earliest deadline, then longest waiting.
  *
- * A leftist heap whose nodes lie in an array of the caller, so that any number of heaps share one
- * preallocated table and a node can leave from the middle. Insert, remove and re-key cost at most
- * O(log n) each, not amortized: 100 000 queued pieces never make one event slow.
+ * A pairing heap whose nodes lie in an array of the caller, so that any number of heaps share one
+ * preallocated table and a node can leave from the middle. Insert costs O(1), removal O(log n)
+ * amortized: at worst a step for each insert since the last removal, so no event is much slower
+ * than those that led to it. With keys that come in order, as requests of one kind do, a removal
+ * costs little more than an insert at any size; that is why it is not a heap with a better bound.
  */
 #ifndef KVFERRY_COLLECTIVES_SCHED_HEAP_H
 #define KVFERRY_COLLECTIVES_SCHED_HEAP_H
@@ -15,21 +17,24 @@
 #define KVFI_HEAP_NIL UINT32_MAX
 
 struct kvfi_heap_key {
-    uint64_t deadline_ns; /* UINT64_MAX: none */
-    uint64_t order;       /* lower waits longer */
     int32_t priority;     /* higher goes first */
+    uint64_t deadline_ns; /* UINT64_MAX: none */
+    uint64_t order;       /* lower waits longer; < 2^56 */
 };
 
+/* Half a cache line: what an operation costs is the lines it touches. */
 struct kvfi_heap_node {
-    struct kvfi_heap_key key;
-    uint32_t rank; /* steps to the nearest missing child; 0 = in no heap, so zeroed memory is */
-    uint32_t left;
-    uint32_t right;
-    uint32_t parent;
+    uint64_t deadline_ns;
+    uint64_t order : 56;
+    uint64_t in_heap : 8; /* bool; zeroed memory is in none */
+    int32_t priority;
+    uint32_t child; /* the first one */
+    uint32_t next;  /* sibling */
+    uint32_t prev;  /* sibling, or the parent of a first child */
 };
 
 /* True if a goes before b. */
-static inline bool kvfi_heap_before(const struct kvfi_heap_key *a, const struct kvfi_heap_key *b)
+static inline bool kvfi_heap_before(const struct kvfi_heap_node *a, const struct kvfi_heap_node *b)
 {
     if (a->priority != b->priority)
         return a->priority > b->priority;
@@ -40,7 +45,7 @@ static inline bool kvfi_heap_before(const struct kvfi_heap_key *a, const struct 
 
 static inline bool kvfi_heap_has(const struct kvfi_heap_node *nodes, uint32_t i)
 {
-    return nodes[i].rank != 0;
+    return nodes[i].in_heap != 0;
 }
 
 /* nodes[i] is in no heap; *root is KVFI_HEAP_NIL for an empty one. */

@@ -128,7 +128,7 @@ static void slot_fill(struct kvfi_send_sched *s, struct kvfi_send_slot *b, uint3
     b->bytes = 0;
     b->n_runs = 0;
     b->order = ++s->order;
-    b->priority = s->piece_nodes[s->ready[peer]].key.priority;
+    b->priority = s->piece_nodes[s->ready[peer]].priority;
     while (b->n_runs < KVFI_BATCH_RUNS_MAX && s->ready[peer] != KVFI_HEAP_NIL) {
         uint32_t piece = s->ready[peer];
 

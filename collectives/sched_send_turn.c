@@ -40,7 +40,8 @@ void kvfi_send_route_refresh(struct kvfi_send_sched *s, uint32_t peer, uint32_t 
 {
     uint32_t i = kvfi_send_route_index(s, peer, lane);
     struct kvfi_send_lane *l = &s->lanes[lane];
-    struct kvfi_heap_node *node = &s->route_nodes[i];
+    const struct kvfi_heap_node *node = &s->route_nodes[i];
+    const struct kvfi_heap_node *top;
     bool eligible = s->ready[peer] != KVFI_HEAP_NIL && s->routes[i].n_up > 0 && !s->routes[i].open;
     bool queued = kvfi_heap_has(s->route_nodes, i);
     struct kvfi_heap_key key;
@@ -52,13 +53,14 @@ void kvfi_send_route_refresh(struct kvfi_send_sched *s, uint32_t peer, uint32_t 
     }
     if (!eligible)
         return;
-    key = s->piece_nodes[s->ready[peer]].key;
+    top = &s->piece_nodes[s->ready[peer]];
+    key = (struct kvfi_heap_key){.priority = top->priority, .deadline_ns = top->deadline_ns};
     if (!queued) {
         key.order = ++s->order;
         queue_append(s, l, i);
         kvfi_heap_insert(s->route_nodes, &l->heap, i, &key);
-    } else if (key.priority != node->key.priority || key.deadline_ns != node->key.deadline_ns) {
-        key.order = node->key.order;
+    } else if (key.priority != node->priority || key.deadline_ns != node->deadline_ns) {
+        key.order = node->order;
         kvfi_heap_remove(s->route_nodes, &l->heap, i);
         kvfi_heap_insert(s->route_nodes, &l->heap, i, &key);
     }
