@@ -85,9 +85,11 @@ static kvf_status_t check_group(const struct kvf_engine *engine, const struct kv
         return kvfi_fail(KVF_EINVAL, "group is %u, the highest is %u", g->group,
                          KVF_GROUPS_MAX - 1);
     pool = pool_of_group(engine, g->group);
-    if (!pool)
-        return kvfi_fail(KVF_EINVAL, "group is %u, but no registered pool has that group",
-                         g->group);
+    /* A rank without layers of a group still says the range that all ranks of a receiver want. */
+    if (!pool && g->n_blocks > 0)
+        return kvfi_fail(KVF_EINVAL,
+                         "group %u has %u blocks, but no registered pool has that group", g->group,
+                         g->n_blocks);
     if (g->n_blocks > 0 && !g->blocks)
         return kvfi_fail(KVF_EINVAL, "group %u: blocks is NULL, but n_blocks is %u", g->group,
                          g->n_blocks);
@@ -100,7 +102,7 @@ static kvf_status_t check_group(const struct kvf_engine *engine, const struct kv
             return kvfi_fail(KVF_EINVAL, "blocks[%u] of group %u is %u, but the pool has %u blocks",
                              i, g->group, g->blocks[i], limit);
     }
-    return is_receive ? check_range(engine, g, pool) : KVF_OK;
+    return is_receive && pool ? check_range(engine, g, pool) : KVF_OK;
 }
 
 static kvf_status_t check_groups(const struct kvf_engine *engine,

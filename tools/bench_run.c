@@ -90,24 +90,29 @@ static struct kvf_request_id request_id(const struct run *r, const struct bench_
     return r->engine->kvf->request_id_u64(r->number << 32 | slot->request);
 }
 
+/* A receiver names all groups, also those it has no layers of: its ranks must agree on the ranges. */
 static uint32_t slot_groups(const struct run *r, const struct bench_slot *slot,
                             struct kvf_group_blocks groups[MODEL_GROUPS_MAX])
 {
     const struct bench_job *job = r->job;
     uint32_t n = 0;
 
-    for (uint32_t p = 0; p < job->shape.n_pools; p++) {
+    for (uint32_t group = 0, p = 0; group < job->options.model.n_groups; group++) {
         struct kvf_group_blocks g = {
             .size = sizeof(g),
-            .group = job->shape.pools[p].group,
-            .first_block = slot->span[p].first,
-            .n_blocks = slot->span[p].n,
-            .blocks = slot->blocks[p],
-            .tokens = bench_range(&job->options, job->shape.pools[p].group,
-                                  job->requests[slot->request].n_tokens, !job->is_context),
+            .group = group,
+            .tokens = bench_range(&job->options, group, job->requests[slot->request].n_tokens,
+                                  !job->is_context),
         };
+        bool is_here = p < job->shape.n_pools && job->shape.pools[p].group == group;
 
-        if (g.tokens.begin < g.tokens.end)
+        if (is_here) {
+            g.first_block = slot->span[p].first;
+            g.n_blocks = slot->span[p].n;
+            g.blocks = slot->blocks[p];
+            p++;
+        }
+        if (g.tokens.begin < g.tokens.end && (is_here || !job->is_context))
             groups[n++] = g;
     }
     return n;

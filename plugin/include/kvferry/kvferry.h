@@ -320,6 +320,8 @@ struct kvf_token_range {
  * The blocks of one group on this rank. blocks[i] holds this rank's tokens
  * [(first_block + i) * block_tokens, + block_tokens); on a context-parallel rank "this rank's
  * tokens" are the ones that lie on it, counted densely. PER_REQUEST groups name their one slot.
+ * All ranks of a receiver ask for the same ranges: one without pools of a group (a pipeline stage
+ * with none of its layers) names it too, with no blocks.
  */
 struct kvf_group_blocks {
     size_t size;
