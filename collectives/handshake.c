@@ -18,9 +18,8 @@ _Static_assert(NONCE_AT + NONCE_BYTES == KVFI_HANDSHAKE_HELLO_BYTES, "layout of 
 _Static_assert(KVF_JOB_KEY_BYTES >= crypto_generichash_KEYBYTES_MIN &&
                    KVF_JOB_KEY_BYTES <= crypto_generichash_KEYBYTES_MAX,
                "the job key is a key of the hash");
-_Static_assert(KVFI_HANDSHAKE_KEY_BYTES == crypto_scalarmult_BYTES &&
-                   KVFI_HANDSHAKE_KEY_BYTES == crypto_scalarmult_SCALARBYTES,
-               "X25519");
+_Static_assert(KVFI_HANDSHAKE_KEY_BYTES == crypto_scalarmult_BYTES, "X25519");
+_Static_assert(KVFI_HANDSHAKE_KEY_BYTES == crypto_scalarmult_SCALARBYTES, "X25519");
 
 static const uint8_t magic[MAGIC_BYTES] = {'k', 'v', 'f', 'e', 'r', 'r', 'y', 0x1a};
 

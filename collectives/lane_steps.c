@@ -32,9 +32,16 @@ static void report(struct kvfi_lane *lane, struct kvfi_lane_slot *slot,
     lane->has_news = true;
 }
 
+/* The copies are a ring as long as there are slots. */
+static uint32_t copy_at(const struct kvfi_lane *lane, uint32_t i)
+{
+    assert(lane->config.n_slots > 0); /* kvfi_lane_create refuses it */
+    return (lane->first_copy + i) % lane->config.n_slots;
+}
+
 static void queue_copy(struct kvfi_lane *lane, struct kvfi_lane_slot *slot)
 {
-    uint32_t at = (lane->first_copy + lane->n_copies) % lane->config.n_slots;
+    uint32_t at = copy_at(lane, lane->n_copies);
 
     lane->copies[at] = (uint32_t)(slot - lane->slots);
     lane->n_copies++;
@@ -44,7 +51,7 @@ static void queue_copy(struct kvfi_lane *lane, struct kvfi_lane_slot *slot)
 
 static void unqueue_copy(struct kvfi_lane *lane)
 {
-    lane->first_copy = (lane->first_copy + 1) % lane->config.n_slots;
+    lane->first_copy = copy_at(lane, 1);
     lane->n_copies--;
 }
 

@@ -274,6 +274,7 @@ kvf_status_t kvfi_rank_decode(const void *bytes, size_t n_bytes, char *text, siz
     status = unpack(bytes, n_bytes, &allocator, text, text_cap, &m);
     if (status != KVF_OK)
         return status;
+    assert(m);
     status = take_text("instance", m->instance, sizeof(name), text, text_cap, name);
     if (status == KVF_OK)
         status = take_text("compat", m->compat, sizeof(compat), text, text_cap, compat);

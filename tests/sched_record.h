@@ -28,7 +28,7 @@ struct record {
 };
 
 /* A chunk's size is one byte for each unit of the piece's number / 100: piece 700 has 7-byte ones. */
-uint32_t record_chunk_bytes(void *ctx, uint32_t piece, uint32_t chunk);
+uint32_t record_chunk_bytes(void *ctx, uint32_t number, uint32_t chunk);
 
 /* 1 lane, 3 slots of 100 bytes, 4 peers with 2 links, 1000 pieces, 2 offers, no group limit. */
 struct kvfi_send_sched_config record_send_config(void);
@@ -50,10 +50,10 @@ struct kvfi_batch_id batch(uint32_t peer, uint32_t link, uint32_t seq);
 /* Shorthands at the record's time. */
 void up(struct record *r, uint32_t peer, uint32_t link, uint32_t lane);
 void down(struct record *r, uint32_t peer, uint32_t link);
-void piece(struct record *r, uint32_t piece, uint32_t peer, uint32_t n_chunks, int32_t priority);
-void piece_by(struct record *r, uint32_t piece, uint32_t peer, uint32_t n_chunks, int32_t priority,
+void piece(struct record *r, uint32_t number, uint32_t peer, uint32_t n_chunks, int32_t priority);
+void piece_by(struct record *r, uint32_t number, uint32_t peer, uint32_t n_chunks, int32_t priority,
               uint64_t deadline_ns);
-void removed(struct record *r, uint32_t piece);
+void removed(struct record *r, uint32_t number);
 void packed(struct record *r, uint32_t lane, uint32_t slot);
 void sent(struct record *r, uint32_t lane, uint32_t slot);
 

@@ -80,7 +80,7 @@ static bool run_all(struct bench_job *job, struct bench_variant *variants, uint3
     struct tool_error error = {"out of memory"};
     bool ok = true;
 
-    if (!bench_agree(job->world, transfer_ns != NULL, &error)) {
+    if (!bench_agree(job->world, transfer_ns != NULL, &error) || !transfer_ns) {
         kvfi_free(transfer_ns);
         return false;
     }

@@ -200,13 +200,13 @@ struct planner {
 
 static json_t *entry_json(const struct kvfi_plan_entry *e, const struct kvfi_pool_geometry *pool)
 {
-    return json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "group", (json_int_t)pool->group,
-        "first_layer", (json_int_t)pool->layers[e->dst_layer], "layers", (json_int_t)e->n_layers,
-        "first_kv", (json_int_t)e->dst_kv, "kv", (json_int_t)e->n_kv, "first_head",
-        (json_int_t)(pool->first_head + e->dst_head), "heads", (json_int_t)e->n_heads, "runs",
-        (json_int_t)e->n_runs, "run_rows", (json_int_t)e->run_rows, "source_row",
-        (json_int_t)e->src_row, "destination_row", (json_int_t)e->dst_row);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "group",
+                     (json_int_t)pool->group, "first_layer", (json_int_t)pool->layers[e->dst_layer],
+                     "layers", (json_int_t)e->n_layers, "first_kv", (json_int_t)e->dst_kv, "kv",
+                     (json_int_t)e->n_kv, "first_head", (json_int_t)pool->first_head + e->dst_head,
+                     "heads", (json_int_t)e->n_heads, "runs", (json_int_t)e->n_runs, "run_rows",
+                     (json_int_t)e->run_rows, "source_row", (json_int_t)e->src_row,
+                     "destination_row", (json_int_t)e->dst_row);
 }
 
 static void print_entry(const struct kvfi_plan_entry *e, const struct kvfi_pool_geometry *pool)

@@ -233,7 +233,7 @@ bool world_gather_all(struct world *world, const void *bytes, size_t n_bytes,
     int own = (int)n_bytes;
     int total = 0;
 
-    if (!world_agree(world, counts != NULL)) {
+    if (!world_agree(world, counts != NULL) || !counts) {
         kvfi_free(counts);
         return false;
     }

@@ -16,8 +16,8 @@
 #include "collectives/mpi/world.h"
 #include "collectives/util.h"
 
-#define SLOT_BYTES (1024u * 1024u) /* where mpi_tests/bench_fabric.c is fastest */
-#define MAX_SLOT_BYTES (1024u * 1024u * 1024u)
+#define SLOT_BYTES ((size_t)1024 * 1024) /* where mpi_tests/bench_fabric.c is fastest */
+#define MAX_SLOT_BYTES ((size_t)1024 * 1024 * 1024)
 #define ABANDON_NS 1000000u /* how long op_abandon waits for MPI to let go */
 
 enum { VERSION_BYTES = 128, ADDRESS_BYTES = 12, ANSWER_BYTES = 4, TEXT_BYTES = 320 };

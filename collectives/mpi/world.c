@@ -233,7 +233,7 @@ kvf_status_t kvfi_mpi_attach(const void *communicator, char *ret_text, size_t te
     if (status < 0)
         return status;
     if (communicator)
-        memcpy(&host, communicator, sizeof(host));
+        host = *(const MPI_Comm *)communicator;
     enter();
     if (state.is_attached)
         status = check_attached(ret_text, text_cap);
