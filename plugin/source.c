@@ -606,6 +606,10 @@ void kvfi_on_finish(struct kvf_engine *engine, struct kvfi_peer *peer, const Kvf
         return;
     }
     if (m->status == KVF_OK) {
+        /* The receiver has everything; its FINISH may overtake the last DELIVERED. */
+        (void)atomic_fetch_add_explicit(&in->task->life.bytes, in->plan.bytes - in->bytes_delivered,
+                                        memory_order_relaxed);
+        in->bytes_delivered = in->plan.bytes;
         finish_inbound(engine, in, KVF_OK, KVF_STEP_NONE, NULL);
         return;
     }
