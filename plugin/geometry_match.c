@@ -20,12 +20,16 @@ struct shape {
     uint32_t end_head;
 };
 
+struct member {
+    const struct kvfi_rank_geometry *rank;
+};
+
 struct side {
     const struct kvfi_instance_geometry *instance;
     const char *name; /* "source", "destination" */
     struct shape *shapes;
     size_t n_shapes;
-    const struct kvfi_rank_geometry **ranks; /* by (dp group, cp rank) */
+    struct member *members; /* ranks by (dp group, cp rank) */
 };
 
 struct match {
@@ -72,10 +76,10 @@ static int compare_shapes(const void *a, const void *b)
     return order ? order : compare_u64(x->first_head, y->first_head);
 }
 
-static int compare_ranks(const void *a, const void *b)
+static int compare_members(const void *a, const void *b)
 {
-    const struct kvf_place *x = &(*(const struct kvfi_rank_geometry *const *)a)->place;
-    const struct kvf_place *y = &(*(const struct kvfi_rank_geometry *const *)b)->place;
+    const struct kvf_place *x = &((const struct member *)a)->rank->place;
+    const struct kvf_place *y = &((const struct member *)b)->rank->place;
     int order = compare_u64(x->dp_group, y->dp_group);
 
     return order ? order : compare_u64(x->cp_rank, y->cp_rank);
@@ -108,12 +112,12 @@ static kvf_status_t side_init(struct match *m, struct side *side)
     for (uint32_t r = 0; r < in->n_ranks; r++)
         n += in->ranks[r].n_pools;
     side->shapes = kvfi_calloc(n + 1, sizeof(*side->shapes));
-    side->ranks = kvfi_calloc(in->n_ranks, sizeof(*side->ranks));
-    if (!side->shapes || !side->ranks)
+    side->members = kvfi_calloc(in->n_ranks, sizeof(*side->members));
+    if (!side->shapes || !side->members)
         return kvfi_refuse(m->text, m->text_cap, KVF_ENOMEM, "no memory to compare %zu pools", n);
     n = 0;
     for (uint32_t r = 0; r < in->n_ranks; r++) {
-        side->ranks[r] = &in->ranks[r];
+        side->members[r].rank = &in->ranks[r];
         for (uint32_t i = 0; i < in->ranks[r].n_pools; i++) {
             const struct kvfi_pool_geometry *pool = &in->ranks[r].pools[i];
 
@@ -121,7 +125,7 @@ static kvf_status_t side_init(struct match *m, struct side *side)
                 (struct shape){pool, pool->first_head, pool->first_head + pool->n_heads};
         }
     }
-    qsort(side->ranks, in->n_ranks, sizeof(*side->ranks), compare_ranks);
+    qsort(side->members, in->n_ranks, sizeof(*side->members), compare_members);
     side->n_shapes = join_shapes(side->shapes, n);
     if (side->n_shapes > SHAPES_MAX)
         return kvfi_refuse(m->text, m->text_cap, KVF_ENOSPC, "%s has %zu different pools, limit %u",
@@ -132,7 +136,7 @@ static kvf_status_t side_init(struct match *m, struct side *side)
 static void side_fini(struct side *side)
 {
     kvfi_free(side->shapes);
-    kvfi_free(side->ranks);
+    kvfi_free(side->members);
 }
 
 /* The roles of a pool that are matched: KV is two. Returns how many. */
@@ -255,14 +259,14 @@ struct cover {
     uint32_t n_layers; /* for which that holds */
 };
 
-static struct cover cover_at(const struct kvfi_rank_geometry *const *ranks, size_t n, uint32_t role,
+static struct cover cover_at(const struct member *members, size_t n, uint32_t role,
                              const struct kvfi_pool_geometry *want, uint32_t layer, uint32_t head)
 {
     struct cover c = {head, want->n_layers - layer};
 
     for (size_t r = 0; r < n; r++) {
-        for (uint32_t i = 0; i < ranks[r]->n_pools; i++) {
-            const struct kvfi_pool_geometry *pool = &ranks[r]->pools[i];
+        for (uint32_t i = 0; i < members[r].rank->n_pools; i++) {
+            const struct kvfi_pool_geometry *pool = &members[r].rank->pools[i];
             uint32_t kv;
             bool held;
 
@@ -293,7 +297,7 @@ static bool source_has(const struct match *m, uint32_t role, uint32_t layer)
 
 /* All heads of all layers of a wanted shape are among the n source ranks. */
 static kvf_status_t check_heads(const struct match *m, const struct shape *want, uint32_t role,
-                                const struct kvfi_rank_geometry *const *ranks, size_t n)
+                                const struct member *members, size_t n)
 {
     const struct kvfi_pool_geometry *pool = want->pool;
     uint32_t n_steady;
@@ -301,7 +305,7 @@ static kvf_status_t check_heads(const struct match *m, const struct shape *want,
     for (uint32_t layer = 0; layer < pool->n_layers; layer += n_steady) {
         n_steady = pool->n_layers - layer;
         for (uint32_t head = want->first_head; head < want->end_head;) {
-            struct cover c = cover_at(ranks, n, role, pool, layer, head);
+            struct cover c = cover_at(members, n, role, pool, layer, head);
 
             if (c.n_layers < n_steady)
                 n_steady = c.n_layers;
@@ -316,8 +320,8 @@ static kvf_status_t check_heads(const struct match *m, const struct shape *want,
             return kvfi_refuse(m->text, m->text_cap, KVF_EMISMATCH,
                                "head %u of role %u, layer %u: destination has it, source's dp "
                                "group %u, cp rank %u does not",
-                               head, role, pool->layers[layer], ranks[0]->place.dp_group,
-                               ranks[0]->place.cp_rank);
+                               head, role, pool->layers[layer], members[0].rank->place.dp_group,
+                               members[0].rank->place.cp_rank);
         }
     }
     return KVF_OK;
@@ -326,11 +330,12 @@ static kvf_status_t check_heads(const struct match *m, const struct shape *want,
 /* The source ranks from the first-th on that share a request's rows: how many. */
 static size_t part_of(const struct match *m, size_t first, bool per_request)
 {
-    const struct kvf_place *a = &m->src.ranks[first]->place;
+    const struct kvf_place *a = &m->src.members[first].rank->place;
     size_t end = first;
 
-    while (end < m->src.instance->n_ranks && m->src.ranks[end]->place.dp_group == a->dp_group &&
-           (per_request || m->src.ranks[end]->place.cp_rank == a->cp_rank))
+    while (end < m->src.instance->n_ranks &&
+           m->src.members[end].rank->place.dp_group == a->dp_group &&
+           (per_request || m->src.members[end].rank->place.cp_rank == a->cp_rank))
         end++;
     return end - first;
 }
@@ -345,7 +350,7 @@ static kvf_status_t check_shape_heads(const struct match *m, const struct shape 
     for (size_t first = 0; first < m->src.instance->n_ranks; first += n) {
         n = part_of(m, first, per_request);
         for (unsigned k = 0; k < n_roles; k++) {
-            kvf_status_t status = check_heads(m, want, roles[k], m->src.ranks + first, n);
+            kvf_status_t status = check_heads(m, want, roles[k], m->src.members + first, n);
 
             if (status != KVF_OK)
                 return status;

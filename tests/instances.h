@@ -128,8 +128,9 @@ static inline void topology_pools(const struct topology *t, struct kvfi_rank_geo
     }
 }
 
-static inline void topology_build(const struct topology *t, const char *name,
-                                  struct kvfi_instance_geometry *ret_instance)
+/* An instance; ends with kvfi_instance_geometry_fini(). */
+static inline struct kvfi_instance_geometry topology_build(const struct topology *t,
+                                                           const char *name)
 {
     struct kvfi_instance_geometry in = {.n_ranks = t->pp * t->dp * t->tp * t->cp};
     uint32_t bounds[65] = {0};
@@ -173,7 +174,7 @@ static inline void topology_build(const struct topology *t, const char *name,
             end++;
         topology_pools(t, rank, bounds[pp_rank], end);
     }
-    *ret_instance = in;
+    return in;
 }
 
 #endif

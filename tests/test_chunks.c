@@ -343,8 +343,8 @@ START_TEST(chunks_carry_every_byte)
         struct rank_memory to;
 
         random_sides(&st, &dt);
-        topology_build(&st, "src", &src);
-        topology_build(&dt, "dst", &dst);
+        src = topology_build(&st, "src");
+        dst = topology_build(&dt, "dst");
         for (unsigned g = 0; g < 3; g++) {
             input.ranges[g].begin = rnd(2) ? rnd(TOKENS_MAX / 2) & ~1u : 0;
             input.ranges[g].end = input.ranges[g].begin + rnd(TOKENS_MAX / 2);
@@ -386,8 +386,8 @@ static void cut_init(struct cut *c, const struct topology *t, const char *order,
     struct kvfi_plan plan;
     char text[TEXT];
 
-    topology_build(t, "src", &c->src);
-    topology_build(t, "dst", &c->dst);
+    c->src = topology_build(t, "src");
+    c->dst = topology_build(t, "dst");
     memcpy(c->dst.ranks[0].pools[0].order, order, 4);
     input.ranges[0] = (struct kvf_token_range){begin, end};
     ck_assert_int_eq(kvfi_plan_init(&input, text, sizeof(text), &plan), KVF_OK);
@@ -403,19 +403,28 @@ static void cut_init(struct cut *c, const struct topology *t, const char *order,
     c->table = (struct kvfi_block_table){0};
 }
 
-static void check_cut(struct cut *c, uint32_t chunk, uint64_t row, uint32_t n_rows,
-                      uint32_t n_layers, uint32_t n_kv, uint32_t n_heads, uint64_t row_bytes)
+/* What a chunk should be, in this order. */
+struct part {
+    uint64_t row;
+    uint32_t n_rows;
+    uint32_t n_layers;
+    uint32_t n_kv;
+    uint32_t n_heads;
+    uint64_t row_bytes;
+};
+
+static void check_cut(struct cut *c, uint32_t chunk, struct part want)
 {
     struct kvfi_copy_job job;
 
     kvfi_chunk_job(&c->map, chunk, KVFI_COPY_UNPACK, &c->pool, &c->table, NULL, &job);
-    ck_assert_uint_eq(job.wire_row0, row);
-    ck_assert_uint_eq(job.dst.row0, row);
-    ck_assert_uint_eq(job.n_rows, n_rows);
-    ck_assert_uint_eq(job.n_layers, n_layers);
-    ck_assert_uint_eq(job.n_kv, n_kv);
-    ck_assert_uint_eq(job.n_heads, n_heads);
-    ck_assert_uint_eq(job.row_bytes, row_bytes);
+    ck_assert_uint_eq(job.wire_row0, want.row);
+    ck_assert_uint_eq(job.dst.row0, want.row);
+    ck_assert_uint_eq(job.n_rows, want.n_rows);
+    ck_assert_uint_eq(job.n_layers, want.n_layers);
+    ck_assert_uint_eq(job.n_kv, want.n_kv);
+    ck_assert_uint_eq(job.n_heads, want.n_heads);
+    ck_assert_uint_eq(job.row_bytes, want.row_bytes);
 }
 
 static void cut_fini(struct cut *c)
@@ -433,8 +442,8 @@ START_TEST(chunks_are_whole_blocks_where_they_fit)
     /* Two blocks of all layers; the first block is short. */
     cut_init(&c, &t, "\0\1\2\3", 3, 64, 9000);
     ck_assert_uint_eq(c.map.n_chunks, 4);
-    check_cut(&c, 0, 3, 13, 4, 2, 4, 16);
-    check_cut(&c, 3, 48, 16, 4, 2, 4, 16);
+    check_cut(&c, 0, (struct part){3, 13, 4, 2, 4, 16});
+    check_cut(&c, 3, (struct part){48, 16, 4, 2, 4, 16});
     cut_fini(&c);
     /* All in one. */
     cut_init(&c, &t, "\0\1\2\3", 3, 64, 61 * 512);
@@ -443,20 +452,20 @@ START_TEST(chunks_are_whole_blocks_where_they_fit)
     /* Less than a block: two layers of it. */
     cut_init(&c, &t, "\0\1\2\3", 0, 64, 4000);
     ck_assert_uint_eq(c.map.n_chunks, 16);
-    check_cut(&c, 1, 0, 8, 2, 2, 4, 16);
-    check_cut(&c, 2, 8, 8, 2, 2, 4, 16);
+    check_cut(&c, 1, (struct part){0, 8, 2, 2, 4, 16});
+    check_cut(&c, 2, (struct part){8, 8, 2, 2, 4, 16});
     cut_fini(&c);
     /* Less than a layer of a block: keys or values. */
     cut_init(&c, &t, "\0\1\2\3", 0, 64, 1000);
-    check_cut(&c, 1, 0, 8, 1, 1, 4, 16);
+    check_cut(&c, 1, (struct part){0, 8, 1, 1, 4, 16});
     cut_fini(&c);
     /* Less than a head of a block, which has 6 rows in this range: parts that divide it. */
     cut_init(&c, &t, "\0\1\2\3", 0, 6, 3 * 16);
-    check_cut(&c, 0, 0, 2, 1, 1, 1, 16);
+    check_cut(&c, 0, (struct part){0, 2, 1, 1, 1, 16});
     cut_fini(&c);
     /* Token-major with layers innermost: whole rows of all layers. */
     cut_init(&c, &t, "\3\2\1\0", 0, 64, 1100);
-    check_cut(&c, 1, 2, 2, 4, 2, 4, 16);
+    check_cut(&c, 1, (struct part){2, 2, 4, 2, 4, 16});
     cut_fini(&c);
 }
 END_TEST
@@ -469,8 +478,8 @@ START_TEST(large_rows_are_cut_into_segments)
     t.row_bytes = 1000;
     cut_init(&c, &t, "\0\1\2\3", 0, 2, 400);
     ck_assert_uint_eq(c.map.n_chunks, 4 * 2 * 4 * 2 * 3);
-    check_cut(&c, 0, 0, 1, 1, 1, 1, 384);
-    check_cut(&c, 2, 0, 1, 1, 1, 1, 1000 - 768);
+    check_cut(&c, 0, (struct part){0, 1, 1, 1, 1, 384});
+    check_cut(&c, 2, (struct part){0, 1, 1, 1, 1, 1000 - 768});
     cut_fini(&c);
 }
 END_TEST
@@ -484,7 +493,7 @@ START_TEST(map_has_limits)
     struct kvfi_chunk_map map;
     char text[TEXT] = "";
 
-    topology_build(&t, "both", &in);
+    in = topology_build(&t, "both");
     input.ranges[0].end = UINT64_C(1) << 40;
     ck_assert_int_eq(kvfi_plan_init(&input, text, sizeof(text), &plan), KVF_OK);
     ck_assert_int_eq(

@@ -277,7 +277,7 @@ START_TEST(pools_of_a_rank_must_fit_together)
     char text[TEXT] = "";
 
     t.split_kv = true;
-    topology_build(&t, "alpha", &in);
+    in = topology_build(&t, "alpha");
     r = &in.ranks[0];
     ck_assert_int_eq(kvfi_rank_check(r, text, sizeof(text)), KVF_OK);
     r->pools[1].block_tokens *= 2;

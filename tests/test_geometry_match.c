@@ -13,8 +13,8 @@ struct sides {
 
 static void sides_init(struct sides *s)
 {
-    topology_build(&s->st, "src", &s->src);
-    topology_build(&s->dt, "dst", &s->dst);
+    s->src = topology_build(&s->st, "src");
+    s->dst = topology_build(&s->dt, "dst");
 }
 
 /* Checks, and ends the sides. sentence NULL: they match. */
@@ -80,20 +80,29 @@ START_TEST(what_differs_is_named)
     s.dt.n_heads = 8;
     sides_init(&s);
     sides_match(&s, "n_heads_total of role 1, layer");
-    s = good;
+}
+END_TEST
+
+START_TEST(what_one_pool_or_layer_differs_in_is_named)
+{
+    struct topology t = topology_mixed();
+    struct sides s = {.st = t, .dt = t};
+    struct kvfi_rank_geometry *rank;
+
     sides_init(&s);
-    memcpy(s.src.ranks[5].pools[1].format, "fp8", 4);
+    rank = &s.src.ranks[5];
+    memcpy(rank->pools[1].format, "fp8", 4);
     sides_match(&s, "source \"fp8\", destination \"bf16\"");
-    s = good;
     sides_init(&s);
-    for (uint32_t r = 0; r < s.dst.n_ranks; r++)
-        s.dst.ranks[r].pools[s.dst.ranks[r].n_pools - 1].flags = 0;
+    for (uint32_t r = 0; r < s.dst.n_ranks; r++) {
+        rank = &s.dst.ranks[r];
+        rank->pools[rank->n_pools - 1].flags = 0;
+    }
     sides_match(&s, "KVF_POOL_PER_REQUEST of role 8");
-    s = good;
     s.dt.n_layers = 13;
     sides_init(&s);
     sides_match(&s, "layer 12 of role 1: destination has it, source does not");
-    s = good;
+    s.dt.n_layers = 12;
     s.st.n_layers = 13;
     sides_init(&s);
     sides_match(&s, "layer 12 of role 1: source has it, destination does not");
@@ -205,6 +214,7 @@ static void fill(TCase *tc)
 {
     tcase_add_test(tc, instances_of_one_model_match);
     tcase_add_test(tc, what_differs_is_named);
+    tcase_add_test(tc, what_one_pool_or_layer_differs_in_is_named);
     tcase_add_test(tc, optional_layers_may_be_missing);
     tcase_add_test(tc, heads_must_be_there_in_every_dp_group);
     tcase_add_test(tc, per_request_rows_have_no_cp_rank);

@@ -28,7 +28,7 @@ static struct blobs *blobs_new(const struct topology *t)
     struct blobs *b = calloc(1, sizeof(*b));
 
     ck_assert_ptr_nonnull(b);
-    topology_build(t, "alpha", &b->in);
+    b->in = topology_build(t, "alpha");
     memcpy(b->in.compat, "model-7", 8);
     for (uint32_t i = 0; i < b->in.n_ranks; i++) {
         memcpy(b->in.ranks[i].address, "[::1]:4711", 11);
@@ -169,10 +169,11 @@ END_TEST
 
 static void check_blob_refused(const Kvfi__Wire__RankGeometry *m, const char *sentence)
 {
+    static const uint8_t begin[8] = {'k', 'v', 'f', 'r', 'a', 'n', 'k', 1};
     static uint8_t bytes[KVFI_BLOB_MAX];
     char text[TEXT] = "";
 
-    memcpy(bytes, "kvfrank\1", 8);
+    memcpy(bytes, begin, sizeof(begin));
     ck_assert_uint_le(kvfi__wire__rank_geometry__get_packed_size(m), sizeof(bytes) - 8);
     ck_assert_int_eq(decode(bytes, 8 + kvfi__wire__rank_geometry__pack(m, bytes + 8), text),
                      KVF_EINVAL);

@@ -66,7 +66,7 @@ static void arrivals_init(struct arrivals *a, const struct kvfi_instance_geometr
         a->pool_offset[p] = a->n;
         a->n += (size_t)g->n_layers * g->n_kv * g->n_heads * ROWS_MAX;
     }
-    a->from = malloc((a->n + 1) * sizeof(*a->from));
+    a->from = calloc(a->n + 1, sizeof(*a->from));
     ck_assert_ptr_nonnull(a->from);
     for (size_t i = 0; i < a->n; i++)
         a->from[i] = -1;
@@ -79,8 +79,8 @@ static void take_rows(struct arrivals *a, uint32_t src_rank, const struct kvfi_p
     const struct kvfi_rank_geometry *s = &a->src->ranks[src_rank];
     const struct kvfi_pool_geometry *sp = &s->pools[e->src_pool];
     const struct kvfi_pool_geometry *dp = &a->dst->pools[e->dst_pool];
-    uint64_t src_rows[ROWS_MAX];
-    uint64_t dst_rows[ROWS_MAX];
+    uint64_t src_rows[ROWS_MAX] = {0};
+    uint64_t dst_rows[ROWS_MAX] = {0};
     uint64_t n_src = rows_of(&s->place, sp, src_rows);
     uint64_t n_dst = rows_of(&a->dst->place, dp, dst_rows);
 
@@ -265,8 +265,8 @@ START_TEST(every_wanted_row_comes_once)
         uint32_t atom;
 
         atom = random_sides(&st, &dt);
-        topology_build(&st, "src", &src);
-        topology_build(&dt, "dst", &dst);
+        src = topology_build(&st, "src");
+        dst = topology_build(&dt, "dst");
         random_ranges(atom, &input);
         src_dp = rnd(st.dp);
         input.dst_rank = rnd(dst.n_ranks);
@@ -295,8 +295,8 @@ static void pair_init(struct pair *p, const struct topology *src, const struct t
                       uint64_t begin, uint64_t end)
 {
     *p = (struct pair){0};
-    topology_build(src, "src", &p->src);
-    topology_build(dst, "dst", &p->dst);
+    p->src = topology_build(src, "src");
+    p->dst = topology_build(dst, "dst");
     p->input.src = &p->src;
     p->input.dst = &p->dst;
     for (unsigned g = 0; g < KVF_GROUPS_MAX; g++)
