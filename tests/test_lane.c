@@ -581,8 +581,8 @@ static bool sleeps_for_good(pid_t task)
 {
     char path[64];
     char line[256] = "";
-    long number = 0;
-    unsigned long timeout = 1;
+    char call[24];
+    char *at = line;
     FILE *f;
 
     (void)snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)task);
@@ -591,8 +591,12 @@ static bool sleeps_for_good(pid_t task)
     if (!fgets(line, sizeof(line), f))
         line[0] = 0;
     (void)fclose(f);
-    return sscanf(line, "%ld %*x %*x %*x %lx", &number, &timeout) == 2 && number == SYS_futex &&
-           timeout == 0;
+    (void)snprintf(call, sizeof(call), "%ld ", (long)SYS_futex);
+    if (strncmp(line, call, strlen(call)) != 0)
+        return false;
+    for (unsigned i = 0; at && i < 4; i++) /* to the fourth argument, the timeout */
+        at = strchr(at + 1, ' ');
+    return at && strncmp(at, " 0x0 ", 5) == 0;
 }
 
 static pid_t task_of(const char *name)

@@ -91,7 +91,6 @@ struct kvferry_mpi_v1 {
      * @param[out] ret_text why not
      * @param[in]  text_cap bytes of ret_text
      * @retval KVF_ESTATE   not attached
-     * @retval KVF_EINTERNAL rank 0 got no random numbers
      * @retval KVF_EFABRIC  MPI reported an error; on this rank only
      * @retval KVF_EFORK    attached before fork, called in the child
      * Threads: as said above. Stream: none. Blocks until all ranks have called it.

@@ -3,11 +3,11 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <sodium.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "collectives/util.h"
@@ -190,9 +190,8 @@ static kvf_status_t duplicate(MPI_Comm host, struct kvfi_mpi_world *ret_world, c
         error = MPI_Comm_size(w.comm, &w.n_ranks);
     if (error == MPI_SUCCESS)
         error = MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &max_tag, &has_max_tag);
-    /* Without random numbers the id only tells jobs apart by their time and process. */
-    if (w.rank == 0 && getrandom(&w.id, sizeof(w.id), 0) != (ssize_t)sizeof(w.id))
-        w.id = kvfi_mix64(kvfi_now_ns() ^ ((uint64_t)getpid() << 32));
+    if (w.rank == 0)
+        randombytes_buf(&w.id, sizeof(w.id));
     if (error == MPI_SUCCESS)
         error = MPI_Bcast(&w.id, 1, MPI_UINT64_T, 0, w.comm);
     if (error != MPI_SUCCESS) {
@@ -291,29 +290,23 @@ kvf_status_t kvfi_mpi_place(uint32_t *ret_rank, uint32_t *ret_n_ranks)
 
 /* ---- job key, allgather --------------------------------------------------------------------- */
 
-/* One byte more than the key: whether rank 0 could make it. */
 static kvf_status_t job_key_locked(uint8_t *ret_key, char *ret_text, size_t text_cap)
 {
-    uint8_t message[KVF_JOB_KEY_BYTES + 1] = {0};
+    uint8_t key[KVF_JOB_KEY_BYTES] = {0};
     kvf_status_t status = check_attached(ret_text, text_cap);
     int error;
 
     if (status < 0)
         return status;
     if (state.world.rank == 0)
-        message[KVF_JOB_KEY_BYTES] =
-            getrandom(message, KVF_JOB_KEY_BYTES, 0) == (ssize_t)KVF_JOB_KEY_BYTES;
-    error = MPI_Bcast(message, sizeof(message), MPI_BYTE, 0, state.world.comm);
+        randombytes_buf(key, sizeof(key));
+    error = MPI_Bcast(key, sizeof(key), MPI_BYTE, 0, state.world.comm);
     if (error != MPI_SUCCESS) {
         kvfi_mpi_error_text(error, "MPI_Bcast", ret_text, text_cap);
         return KVF_EFABRIC;
     }
-    if (!message[KVF_JOB_KEY_BYTES]) {
-        say(ret_text, text_cap, "rank 0 got no random numbers from the system");
-        return KVF_EINTERNAL;
-    }
-    memcpy(ret_key, message, KVF_JOB_KEY_BYTES);
-    explicit_bzero(message, sizeof(message));
+    memcpy(ret_key, key, sizeof(key));
+    sodium_memzero(key, sizeof(key));
     return KVF_OK;
 }
 
