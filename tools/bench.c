@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tools/bench.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,6 +136,21 @@ static bool run_job(struct bench_job *job)
     return ok;
 }
 
+/* Figures that cannot be written are better known of before the job than after. */
+static bool check_json_path(const struct bench_job *job, struct tool_error *error)
+{
+    const char *path = job->options.json_path;
+    FILE *file;
+
+    if (world_rank(job->world) != 0 || !path)
+        return true;
+    file = fopen(path, "ae");
+    if (!file)
+        return tool_fail(error, "--json: %s: %s", path, strerror(errno));
+    (void)fclose(file);
+    return true;
+}
+
 /* The command line on every rank, its errors on one. */
 static bool read_options(struct bench_job *job, int argc, char **argv)
 {
@@ -147,7 +163,8 @@ static bool read_options(struct bench_job *job, int argc, char **argv)
     world_set_timeout(job->world, (job->options.timeout_s + 60) * 1000000000u);
     ok = bench_options_check(&job->options, &error) &&
          topology_check_world(&job->options.context, &job->options.generation,
-                              world_size(job->world), &error);
+                              world_size(job->world), &error) &&
+         check_json_path(job, &error);
     return bench_agree(job->world, ok, &error);
 }
 
