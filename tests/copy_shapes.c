@@ -92,13 +92,14 @@ static void side_random(struct shape_rnd *r, struct side_shape *s, bool is_dst)
     s->align = shape_chance(r, 50) ? 64 : 1;
 }
 
-void shape_random(struct shape_rnd *r, struct job_shape *s)
+void shape_random(struct shape_rnd *r, struct job_shape *ret_shape)
 {
     static const uint32_t layers[] = {1, 1, 1, 2, 3, 5};
     static const uint32_t heads[] = {1, 1, 2, 3, 4, 8};
     static const uint32_t rows[] = {1, 2, 3, 8, 15, 16, 17, 40, 64, 130};
     static const uint32_t bytes[] = {1,  2,  3,   4,   7,   8,   12,  15,  16,  17,   31,   32,
                                      33, 64, 100, 127, 128, 132, 256, 512, 576, 1024, 1152, 4096};
+    struct job_shape *s = ret_shape;
 
     *s = (struct job_shape){.kind = shape_rnd(r, 3), .order = {0, 1, 2, 3}};
     s->n_layers = shape_chance(r, 2) ? 0 : pick(r, layers, ARRAY_LEN(layers));
@@ -143,8 +144,9 @@ static const struct named_shape named_shapes[] = {
     {2, 1, 1, 5, 10007, 3, 2},   {1, 2, 128, 9, 16, 4, 4},   {60, 1, 1, 3, 64, 2, 2},
 };
 
-bool shape_known(struct shape_rnd *r, uint32_t i, struct job_shape *s)
+bool shape_known(struct shape_rnd *r, uint32_t i, struct job_shape *ret_shape)
 {
+    struct job_shape *s = ret_shape;
     const struct named_shape *n = &named_shapes[i / KNOWN_VARIANTS];
 
     if (i >= KNOWN_VARIANTS * ARRAY_LEN(named_shapes))

@@ -57,7 +57,7 @@ bool shape_chance(struct shape_rnd *r, uint32_t percent);
 /* Any shape that a test can afford. */
 void shape_random(struct shape_rnd *r, struct job_shape *ret_shape);
 /* Cuts a shape that was changed down to that. */
-void shape_clip(struct job_shape *shape);
+void shape_clip(struct job_shape *s);
 /* Shapes of real models and of known edges, several variants of each; false past the last. */
 bool shape_known(struct shape_rnd *r, uint32_t i, struct job_shape *ret_shape);
 
