@@ -39,7 +39,11 @@
  * Delivered once. A batch that was unpacked, but whose DELIVERED was lost with its link, is offered
  * again with the same runs. So runs are delivered wholly or not at all, and the receiving caller
  * gives the runs it has already as filler; the sender then learns of them by the DELIVERED of the
- * second batch.
+ * second batch. A link that comes up again while the last epoch's batch is still being unpacked
+ * (no DROPPED yet) may bring its runs a second time too.
+ *
+ * Within a peer priority is strict: pieces of low priority wait as long as urgent ones keep coming,
+ * and their deadline is their end. Between peers it is not, see starve_ns.
  */
 #ifndef KVFERRY_COLLECTIVES_SCHED_H
 #define KVFERRY_COLLECTIVES_SCHED_H

@@ -288,7 +288,7 @@ void net_lane_take(struct net *net, uint32_t receiver, uint32_t lane);
 void net_lane_received(struct net *net, uint32_t receiver, uint32_t lane);
 void net_lane_unpacked(struct net *net, uint32_t receiver, uint32_t lane, uint32_t slot);
 /* Chunks go where they are wanted, once. */
-void net_slot_unpack(struct net *net, struct net_recv_slot *slot);
+void net_slot_unpack(struct net *net, struct net_recv_slot *b);
 
 /* ---- sched_outside.c ---------------------------------------------------------------------- */
 
@@ -305,7 +305,7 @@ void watch_send_down(struct net_sender *s, uint32_t receiver, uint32_t link);
 void watch_send_removed(struct net_sender *s);
 void watch_recv_down(struct net_receiver *r, uint32_t sender, uint32_t link);
 /* Free the slot if nothing keeps it. */
-void watch_send_slot(struct net_send_slot *slot);
+void watch_send_slot(struct net_send_slot *b);
 /* Nothing that may be done is left undone. */
 void watch_send_busy(struct net_sender *s);
 void watch_recv_busy(struct net_receiver *r);

@@ -39,7 +39,7 @@ void record_recv_init(struct record *r, const struct kvfi_recv_sched_config *con
 void record_fini(struct record *r);
 
 /* The actions since the last call, separated by "; ", are exactly these. */
-#define expect(r, want) record_expect((r), (want), __FILE__, __LINE__)
+#define EXPECT(r, want) record_expect((r), (want), __FILE__, __LINE__)
 void record_expect(struct record *r, const char *want, const char *file, int line);
 
 /* The actions so far are not looked at. */

@@ -5,14 +5,14 @@
 #include "harness.h"
 #include "sched_record.h"
 
-static struct record R;
+static struct record rec;
 
 static void begin(const struct kvfi_recv_sched_config *config)
 {
-    record_recv_init(&R, config);
+    record_recv_init(&rec, config);
     for (uint32_t peer = 0; peer < config->max_peers; peer++) {
         for (uint32_t link = 0; link < config->links_per_peer; link++)
-            up(&R, peer, link, link % config->n_lanes);
+            up(&rec, peer, link, link % config->n_lanes);
     }
 }
 
@@ -25,7 +25,7 @@ static void begin_default(void)
 
 static void offered(uint32_t peer, uint32_t link, uint32_t seq, int32_t priority)
 {
-    ck_assert_int_eq(offer(&R, batch(peer, link, seq), 10, priority), KVF_OK);
+    ck_assert_int_eq(offer(&rec, batch(peer, link, seq), 10, priority), KVF_OK);
 }
 
 START_TEST(config_out_of_range_has_no_size)
@@ -57,17 +57,17 @@ START_TEST(one_batch_from_offer_to_delivered)
 {
     begin_default();
     offered(1, 1, 0, 0);
-    expect(&R, "GRANT 1/1#0 0.0");
-    ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 0);
-    take(&R, GO, batch(1, 1, 0));
-    expect(&R, "POST 0.0 1/1#0");
-    ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 1);
-    kvfi_recv_on_received(R.recv, 0, 0);
-    expect(&R, "");
-    ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 0);
-    kvfi_recv_on_unpacked(R.recv, 0, 0);
-    expect(&R, "DELIVERED 1/1#0");
-    record_fini(&R);
+    EXPECT(&rec, "GRANT 1/1#0 0.0");
+    ck_assert_uint_eq(kvfi_recv_n_posted(rec.recv), 0);
+    take(&rec, GO, batch(1, 1, 0));
+    EXPECT(&rec, "POST 0.0 1/1#0");
+    ck_assert_uint_eq(kvfi_recv_n_posted(rec.recv), 1);
+    kvfi_recv_on_received(rec.recv, 0, 0);
+    EXPECT(&rec, "");
+    ck_assert_uint_eq(kvfi_recv_n_posted(rec.recv), 0);
+    kvfi_recv_on_unpacked(rec.recv, 0, 0);
+    EXPECT(&rec, "DELIVERED 1/1#0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -76,18 +76,18 @@ START_TEST(offers_wait_for_a_slot_by_priority_then_arrival)
     begin_default();
     offered(0, 0, 0, 0);
     offered(0, 1, 0, 0);
-    expect(&R, "GRANT 0/0#0 0.0; GRANT 0/1#0 0.1");
+    EXPECT(&rec, "GRANT 0/0#0 0.0; GRANT 0/1#0 0.1");
     offered(1, 0, 0, 1);
     offered(2, 0, 0, 2);
     offered(3, 0, 0, 1);
-    expect(&R, "");
-    take(&R, RELEASE, batch(0, 0, 0));
-    expect(&R, "DROPPED 0/0#0; GRANT 2/0#0 0.0");
-    take(&R, RELEASE, batch(0, 1, 0));
-    expect(&R, "DROPPED 0/1#0; GRANT 1/0#0 0.1");
-    take(&R, RELEASE, batch(1, 0, 0));
-    expect(&R, "DROPPED 1/0#0; GRANT 3/0#0 0.1");
-    record_fini(&R);
+    EXPECT(&rec, "");
+    take(&rec, RELEASE, batch(0, 0, 0));
+    EXPECT(&rec, "DROPPED 0/0#0; GRANT 2/0#0 0.0");
+    take(&rec, RELEASE, batch(0, 1, 0));
+    EXPECT(&rec, "DROPPED 0/1#0; GRANT 1/0#0 0.1");
+    take(&rec, RELEASE, batch(1, 0, 0));
+    EXPECT(&rec, "DROPPED 1/0#0; GRANT 3/0#0 0.1");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -99,23 +99,23 @@ START_TEST(no_peer_is_granted_twice_before_another_once)
     c.slots_per_lane = 1;
     begin(&c);
     offered(0, 0, 0, 0);
-    forget(&R);
+    forget(&rec);
     offered(1, 0, 0, 0);
     offered(1, 1, 0, 0);
     offered(1, 2, 0, 0);
     offered(2, 0, 0, 0);
     offered(2, 1, 0, 0);
-    take(&R, RELEASE, batch(0, 0, 0));
-    expect(&R, "DROPPED 0/0#0; GRANT 1/0#0 0.0");
-    take(&R, RELEASE, batch(1, 0, 0));
-    expect(&R, "DROPPED 1/0#0; GRANT 2/0#0 0.0");
-    take(&R, RELEASE, batch(2, 0, 0));
-    expect(&R, "DROPPED 2/0#0; GRANT 1/1#0 0.0");
-    take(&R, RELEASE, batch(1, 1, 0));
-    expect(&R, "DROPPED 1/1#0; GRANT 2/1#0 0.0");
-    take(&R, RELEASE, batch(2, 1, 0));
-    expect(&R, "DROPPED 2/1#0; GRANT 1/2#0 0.0");
-    record_fini(&R);
+    take(&rec, RELEASE, batch(0, 0, 0));
+    EXPECT(&rec, "DROPPED 0/0#0; GRANT 1/0#0 0.0");
+    take(&rec, RELEASE, batch(1, 0, 0));
+    EXPECT(&rec, "DROPPED 1/0#0; GRANT 2/0#0 0.0");
+    take(&rec, RELEASE, batch(2, 0, 0));
+    EXPECT(&rec, "DROPPED 2/0#0; GRANT 1/1#0 0.0");
+    take(&rec, RELEASE, batch(1, 1, 0));
+    EXPECT(&rec, "DROPPED 1/1#0; GRANT 2/1#0 0.0");
+    take(&rec, RELEASE, batch(2, 1, 0));
+    EXPECT(&rec, "DROPPED 2/1#0; GRANT 1/2#0 0.0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -132,18 +132,18 @@ START_TEST(no_offer_starves)
     offered(1, 0, 0, 9);
     offered(3, 0, 0, -9);
     offered(1, 1, 0, 9);
-    expect(&R, "GRANT 1/0#0 0.0");
+    EXPECT(&rec, "GRANT 1/0#0 0.0");
     for (;; n_before++) {
-        take(&R, RELEASE, batch(1, at, seq[at]));
-        if (strstr(R.text, "GRANT 3/"))
+        take(&rec, RELEASE, batch(1, at, seq[at]));
+        if (strstr(rec.text, "GRANT 3/"))
             break;
         offered(1, at, ++seq[at], 9);
         at = 1 - at;
-        forget(&R);
+        forget(&rec);
         ck_assert_uint_lt(n_before, KVFI_RECV_FAIR_EVERY);
     }
     ck_assert_uint_ge(n_before, KVFI_RECV_FAIR_EVERY / 2); /* urgent ones do go first */
-    record_fini(&R);
+    record_fini(&rec);
 }
 END_TEST
 
@@ -156,23 +156,23 @@ START_TEST(posts_follow_the_order_of_go)
     begin(&c);
     for (uint32_t peer = 0; peer < 3; peer++)
         offered(peer, 0, 0, 0);
-    forget(&R);
-    take(&R, GO, batch(2, 0, 0));
-    expect(&R, "POST 0.2 2/0#0");
-    take(&R, GO, batch(1, 0, 0));
-    take(&R, GO, batch(0, 0, 0));
-    expect(&R, "");
-    refuse(&R, RELEASE, batch(0, 0, 0)); /* too late: it was launched */
-    refuse(&R, WITHDRAW, batch(0, 0, 0));
-    kvfi_recv_on_received(R.recv, 0, 2);
-    expect(&R, "POST 0.1 1/0#0"); /* while slot 2 is being unpacked */
-    kvfi_recv_on_received(R.recv, 0, 1);
-    expect(&R, "POST 0.0 0/0#0");
-    kvfi_recv_on_unpacked(R.recv, 0, 1);
-    expect(&R, "DELIVERED 1/0#0");
-    kvfi_recv_on_unpacked(R.recv, 0, 2);
-    expect(&R, "DELIVERED 2/0#0");
-    record_fini(&R);
+    forget(&rec);
+    take(&rec, GO, batch(2, 0, 0));
+    EXPECT(&rec, "POST 0.2 2/0#0");
+    take(&rec, GO, batch(1, 0, 0));
+    take(&rec, GO, batch(0, 0, 0));
+    EXPECT(&rec, "");
+    refuse(&rec, RELEASE, batch(0, 0, 0)); /* too late: it was launched */
+    refuse(&rec, WITHDRAW, batch(0, 0, 0));
+    kvfi_recv_on_received(rec.recv, 0, 2);
+    EXPECT(&rec, "POST 0.1 1/0#0"); /* while slot 2 is being unpacked */
+    kvfi_recv_on_received(rec.recv, 0, 1);
+    EXPECT(&rec, "POST 0.0 0/0#0");
+    kvfi_recv_on_unpacked(rec.recv, 0, 1);
+    EXPECT(&rec, "DELIVERED 1/0#0");
+    kvfi_recv_on_unpacked(rec.recv, 0, 2);
+    EXPECT(&rec, "DELIVERED 2/0#0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -186,17 +186,17 @@ START_TEST(groups_are_limited_over_all_lanes)
     offered(0, 0, 0, 0);
     offered(1, 1, 0, 0);
     offered(2, 0, 0, 0);
-    forget(&R);
-    take(&R, GO, batch(0, 0, 0));
-    expect(&R, "POST 0.0 0/0#0");
-    take(&R, GO, batch(2, 0, 0));
-    take(&R, GO, batch(1, 1, 0));
-    expect(&R, "");
-    kvfi_recv_on_received(R.recv, 0, 0);
-    expect(&R, "POST 0.1 2/0#0");
-    down(&R, 2, 0);
-    expect(&R, "DROPPED 2/0#0; POST 1.0 1/1#0");
-    record_fini(&R);
+    forget(&rec);
+    take(&rec, GO, batch(0, 0, 0));
+    EXPECT(&rec, "POST 0.0 0/0#0");
+    take(&rec, GO, batch(2, 0, 0));
+    take(&rec, GO, batch(1, 1, 0));
+    EXPECT(&rec, "");
+    kvfi_recv_on_received(rec.recv, 0, 0);
+    EXPECT(&rec, "POST 0.1 2/0#0");
+    down(&rec, 2, 0);
+    EXPECT(&rec, "DROPPED 2/0#0; POST 1.0 1/1#0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -207,16 +207,16 @@ START_TEST(withdraw_before_the_grant_forgets)
     offered(0, 1, 0, 0);
     offered(1, 0, 0, 0);
     offered(2, 0, 0, 0);
-    forget(&R);
-    take(&R, WITHDRAW, batch(1, 0, 0));
-    refuse(&R, WITHDRAW, batch(1, 0, 0));
-    refuse(&R, RELEASE, batch(1, 0, 0));
-    take(&R, RELEASE, batch(0, 0, 0));
-    expect(&R, "DROPPED 1/0#0; DROPPED 0/0#0; GRANT 2/0#0 0.0");
+    forget(&rec);
+    take(&rec, WITHDRAW, batch(1, 0, 0));
+    refuse(&rec, WITHDRAW, batch(1, 0, 0));
+    refuse(&rec, RELEASE, batch(1, 0, 0));
+    take(&rec, RELEASE, batch(0, 0, 0));
+    EXPECT(&rec, "DROPPED 1/0#0; DROPPED 0/0#0; GRANT 2/0#0 0.0");
     offered(1, 0, 1, 0);
-    take(&R, RELEASE, batch(0, 1, 0));
-    expect(&R, "DROPPED 0/1#0; GRANT 1/0#1 0.1");
-    record_fini(&R);
+    take(&rec, RELEASE, batch(0, 1, 0));
+    EXPECT(&rec, "DROPPED 0/1#0; GRANT 1/0#1 0.1");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -224,18 +224,18 @@ START_TEST(withdraw_after_the_grant_waits_for_release)
 {
     begin_default();
     offered(1, 0, 0, 0);
-    forget(&R);
-    take(&R, WITHDRAW, batch(1, 0, 0));
-    refuse(&R, WITHDRAW, batch(1, 0, 0));
-    refuse(&R, GO, batch(1, 0, 0));
+    forget(&rec);
+    take(&rec, WITHDRAW, batch(1, 0, 0));
+    refuse(&rec, WITHDRAW, batch(1, 0, 0));
+    refuse(&rec, GO, batch(1, 0, 0));
     offered(1, 0, 1, 0); /* the withdrawn one does not count as open */
-    expect(&R, "GRANT 1/0#1 0.1");
+    EXPECT(&rec, "GRANT 1/0#1 0.1");
     offered(2, 0, 0, 0);
-    expect(&R, ""); /* but it holds its slot */
-    take(&R, RELEASE, batch(1, 0, 0));
-    expect(&R, "DROPPED 1/0#0; GRANT 2/0#0 0.0");
-    refuse(&R, RELEASE, batch(1, 0, 0));
-    record_fini(&R);
+    EXPECT(&rec, ""); /* but it holds its slot */
+    take(&rec, RELEASE, batch(1, 0, 0));
+    EXPECT(&rec, "DROPPED 1/0#0; GRANT 2/0#0 0.0");
+    refuse(&rec, RELEASE, batch(1, 0, 0));
+    record_fini(&rec);
 }
 END_TEST
 
@@ -249,29 +249,29 @@ START_TEST(a_lost_link_drops_each_state)
     for (uint32_t seq = 0; seq < 4; seq++) {
         offered(1, 0, seq, 0);
         if (seq < 3)
-            take(&R, GO, batch(1, 0, seq));
+            take(&rec, GO, batch(1, 0, seq));
     }
-    kvfi_recv_on_received(R.recv, 0, 0);
+    kvfi_recv_on_received(rec.recv, 0, 0);
     offered(1, 0, 4, 0); /* unpacking, posted, go, granted, waiting */
-    forget(&R);
+    forget(&rec);
     for (uint32_t peer = 2; peer < 4; peer++) {
         offered(peer, 0, 0, 0);
         offered(peer, 1, 0, 0);
     }
-    expect(&R, "");
-    ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 2);
-    down(&R, 1, 0);
-    expect(&R, "DROPPED 1/0#4; DROPPED 1/0#1; DROPPED 1/0#2; DROPPED 1/0#3; "
-               "GRANT 2/0#0 0.1; GRANT 3/0#0 0.2; GRANT 2/1#0 0.3");
-    ck_assert_uint_eq(kvfi_recv_n_posted(R.recv), 0);
-    kvfi_recv_link_up(R.recv, 1, 0, 0, RECORD_EPOCH + 1);
-    refuse(&R, GO, batch(1, 0, 3));
-    refuse(&R, WITHDRAW, batch(1, 0, 4));
-    kvfi_recv_on_unpacked(R.recv, 0, 0); /* its link is gone: nobody to tell */
-    expect(&R, "DROPPED 1/0#0; GRANT 3/1#0 0.0");
-    take(&R, GO, batch(2, 1, 0)); /* the lane is free to post */
-    expect(&R, "POST 0.3 2/1#0");
-    record_fini(&R);
+    EXPECT(&rec, "");
+    ck_assert_uint_eq(kvfi_recv_n_posted(rec.recv), 2);
+    down(&rec, 1, 0);
+    EXPECT(&rec, "DROPPED 1/0#4; DROPPED 1/0#1; DROPPED 1/0#2; DROPPED 1/0#3; "
+                 "GRANT 2/0#0 0.1; GRANT 3/0#0 0.2; GRANT 2/1#0 0.3");
+    ck_assert_uint_eq(kvfi_recv_n_posted(rec.recv), 0);
+    kvfi_recv_link_up(rec.recv, 1, 0, 0, RECORD_EPOCH + 1);
+    refuse(&rec, GO, batch(1, 0, 3));
+    refuse(&rec, WITHDRAW, batch(1, 0, 4));
+    kvfi_recv_on_unpacked(rec.recv, 0, 0); /* its link is gone: nobody to tell */
+    EXPECT(&rec, "DROPPED 1/0#0; GRANT 3/1#0 0.0");
+    take(&rec, GO, batch(2, 1, 0)); /* the lane is free to post */
+    EXPECT(&rec, "POST 0.3 2/1#0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -282,53 +282,53 @@ START_TEST(an_orphan_is_not_found_again)
     const struct kvfi_batch_id now = batch(1, 0, 0);
 
     begin_default();
-    down(&R, 1, 0);
-    kvfi_recv_link_up(R.recv, 1, 0, 0, old.epoch);
-    (void)offer(&R, old, 10, 0);
-    take(&R, GO, old);
-    kvfi_recv_on_received(R.recv, 0, 0);
-    down(&R, 1, 0);
-    up(&R, 1, 0, 0);
-    refuse(&R, GO, now);
-    refuse(&R, RELEASE, now);
-    forget(&R);
-    ck_assert_int_eq(offer(&R, now, 10, 0), KVF_OK);
-    take(&R, GO, now); /* slot 1, not the orphan in slot 0 */
-    kvfi_recv_on_received(R.recv, 0, 1);
-    down(&R, 1, 0);
-    kvfi_recv_on_unpacked(R.recv, 0, 0);
-    kvfi_recv_on_unpacked(R.recv, 0, 1);
-    ck_assert_ptr_null(strstr(R.text, "DELIVERED"));
-    record_fini(&R);
+    down(&rec, 1, 0);
+    kvfi_recv_link_up(rec.recv, 1, 0, 0, old.epoch);
+    (void)offer(&rec, old, 10, 0);
+    take(&rec, GO, old);
+    kvfi_recv_on_received(rec.recv, 0, 0);
+    down(&rec, 1, 0);
+    up(&rec, 1, 0, 0);
+    refuse(&rec, GO, now);
+    refuse(&rec, RELEASE, now);
+    forget(&rec);
+    ck_assert_int_eq(offer(&rec, now, 10, 0), KVF_OK);
+    take(&rec, GO, now); /* slot 1, not the orphan in slot 0 */
+    kvfi_recv_on_received(rec.recv, 0, 1);
+    down(&rec, 1, 0);
+    kvfi_recv_on_unpacked(rec.recv, 0, 0);
+    kvfi_recv_on_unpacked(rec.recv, 0, 1);
+    ck_assert_ptr_null(strstr(rec.text, "DELIVERED"));
+    record_fini(&rec);
 }
 END_TEST
 
 START_TEST(refusals_leave_no_trace)
 {
     begin_default();
-    refuse(&R, OFFER, batch(1, 0, 1));
-    refuse(&R, OFFER, batch(1, 0, UINT32_MAX));
-    refuse(&R, OFFER, batch(4, 0, 0));
-    refuse(&R, OFFER, batch(1, 2, 0));
-    refuse(&R, OFFER, batch(UINT32_MAX, UINT32_MAX, 0));
-    refuse(&R, OFFER, (struct kvfi_batch_id){.peer = 1, .epoch = RECORD_EPOCH + 1});
-    refuse(&R, GO, batch(1, 0, 0));
-    take(&R, OFFER, batch(1, 0, 0));
-    refuse(&R, OFFER, batch(1, 0, 0));
-    refuse(&R, OFFER, batch(1, 0, 1)); /* one too many: #0 is granted, not GO */
-    refuse(&R, GO, batch(1, 0, 1));
-    refuse(&R, GO, batch(1, 1, 0));
-    refuse(&R, GO, batch(2, 0, 0));
-    refuse(&R, GO, batch(9, 9, 9));
-    take(&R, GO, batch(1, 0, 0));
-    refuse(&R, GO, batch(1, 0, 0));
-    refuse(&R, WITHDRAW, batch(1, 0, 0));
-    refuse(&R, RELEASE, batch(1, 0, 0));
-    kvfi_recv_on_received(R.recv, 0, 0);
-    refuse(&R, RELEASE, batch(1, 0, 0));
-    down(&R, 2, 0);
-    refuse(&R, OFFER, batch(2, 0, 0));
-    record_fini(&R);
+    refuse(&rec, OFFER, batch(1, 0, 1));
+    refuse(&rec, OFFER, batch(1, 0, UINT32_MAX));
+    refuse(&rec, OFFER, batch(4, 0, 0));
+    refuse(&rec, OFFER, batch(1, 2, 0));
+    refuse(&rec, OFFER, batch(UINT32_MAX, UINT32_MAX, 0));
+    refuse(&rec, OFFER, (struct kvfi_batch_id){.peer = 1, .epoch = RECORD_EPOCH + 1});
+    refuse(&rec, GO, batch(1, 0, 0));
+    take(&rec, OFFER, batch(1, 0, 0));
+    refuse(&rec, OFFER, batch(1, 0, 0));
+    refuse(&rec, OFFER, batch(1, 0, 1)); /* one too many: #0 is granted, not GO */
+    refuse(&rec, GO, batch(1, 0, 1));
+    refuse(&rec, GO, batch(1, 1, 0));
+    refuse(&rec, GO, batch(2, 0, 0));
+    refuse(&rec, GO, batch(9, 9, 9));
+    take(&rec, GO, batch(1, 0, 0));
+    refuse(&rec, GO, batch(1, 0, 0));
+    refuse(&rec, WITHDRAW, batch(1, 0, 0));
+    refuse(&rec, RELEASE, batch(1, 0, 0));
+    kvfi_recv_on_received(rec.recv, 0, 0);
+    refuse(&rec, RELEASE, batch(1, 0, 0));
+    down(&rec, 2, 0);
+    refuse(&rec, OFFER, batch(2, 0, 0));
+    record_fini(&rec);
 }
 END_TEST
 
@@ -339,14 +339,14 @@ START_TEST(only_one_offer_of_a_link_waits)
     c.slots_per_lane = 1;
     c.max_offers = 2;
     begin(&c);
-    take(&R, OFFER, batch(1, 0, 0));
-    take(&R, OFFER, batch(1, 0, 1));
-    refuse(&R, OFFER, batch(1, 0, 2)); /* two open, and one waits */
-    take(&R, WITHDRAW, batch(1, 0, 0));
-    refuse(&R, OFFER, batch(1, 0, 2)); /* one waits */
-    take(&R, WITHDRAW, batch(1, 0, 1));
-    take(&R, OFFER, batch(1, 0, 2));
-    record_fini(&R);
+    take(&rec, OFFER, batch(1, 0, 0));
+    take(&rec, OFFER, batch(1, 0, 1));
+    refuse(&rec, OFFER, batch(1, 0, 2)); /* two open, and one waits */
+    take(&rec, WITHDRAW, batch(1, 0, 0));
+    refuse(&rec, OFFER, batch(1, 0, 2)); /* one waits */
+    take(&rec, WITHDRAW, batch(1, 0, 1));
+    take(&rec, OFFER, batch(1, 0, 2));
+    record_fini(&rec);
 }
 END_TEST
 
@@ -355,10 +355,10 @@ static kvf_status_t offer_runs(const struct kvfi_run *runs, uint32_t n_runs, uin
     const struct kvfi_batch_id id = batch(1, 0, 0);
     kvf_status_t st;
 
-    memcpy(R.before, R.memory, R.n_bytes);
-    st = kvfi_recv_on_offer(R.recv, &id, runs, n_runs, bytes, 0);
+    memcpy(rec.before, rec.memory, rec.n_bytes);
+    st = kvfi_recv_on_offer(rec.recv, &id, runs, n_runs, bytes, 0);
     if (st != KVF_OK)
-        ck_assert(memcmp(R.before, R.memory, R.n_bytes) == 0);
+        ck_assert(memcmp(rec.before, rec.memory, rec.n_bytes) == 0);
     return st;
 }
 
@@ -386,7 +386,7 @@ START_TEST(runs_add_up_and_fit)
     ck_assert_int_eq(offer_runs(runs, 2, 100), KVF_EPROTO);
     runs[1].n_chunks = 1;
     ck_assert_int_eq(offer_runs(runs, 2, 100), KVF_OK);
-    record_fini(&R);
+    record_fini(&rec);
 }
 END_TEST
 

@@ -7,7 +7,7 @@
 #include "harness.h"
 #include "sched_record.h"
 
-static struct record R;
+static struct record rec;
 
 enum { HEAP_NODES = 300, HEAP_ROUNDS = 20000 };
 
@@ -95,35 +95,35 @@ static void begin_one_slot(void)
     struct kvfi_send_sched_config c = record_send_config();
 
     c.slots_per_lane = 1;
-    record_send_init(&R, &c);
+    record_send_init(&rec, &c);
     for (uint32_t peer = 0; peer < 4; peer++)
-        up(&R, peer, 0, 0);
+        up(&rec, peer, 0, 0);
 }
 
 /* The batch in the slot goes through, and the slot is free for the next. */
 static void pass(uint32_t peer, uint32_t seq)
 {
-    take(&R, GRANT, batch(peer, 0, seq));
-    sent(&R, 0, 0);
-    forget(&R);
-    take(&R, DELIVERED, batch(peer, 0, seq));
+    take(&rec, GRANT, batch(peer, 0, seq));
+    sent(&rec, 0, 0);
+    forget(&rec);
+    take(&rec, DELIVERED, batch(peer, 0, seq));
 }
 
 START_TEST(the_most_urgent_peer_is_served)
 {
     begin_one_slot();
-    piece(&R, 900, 0, 1, 0);
-    piece_by(&R, 901, 1, 1, 0, 50);
-    piece_by(&R, 902, 2, 1, 0, 40);
-    piece_by(&R, 903, 3, 1, 1, 0);
-    expect(&R, "PACK 0.0 900:0+1; OFFER 0/0#0 9 p0");
+    piece(&rec, 900, 0, 1, 0);
+    piece_by(&rec, 901, 1, 1, 0, 50);
+    piece_by(&rec, 902, 2, 1, 0, 40);
+    piece_by(&rec, 903, 3, 1, 1, 0);
+    EXPECT(&rec, "PACK 0.0 900:0+1; OFFER 0/0#0 9 p0");
     pass(0, 0);
-    expect(&R, "SENT 900:0+1; IDLE 900; PACK 0.0 903:0+1; OFFER 3/0#0 9 p1");
+    EXPECT(&rec, "SENT 900:0+1; IDLE 900; PACK 0.0 903:0+1; OFFER 3/0#0 9 p1");
     pass(3, 0);
-    expect(&R, "SENT 903:0+1; IDLE 903; PACK 0.0 902:0+1; OFFER 2/0#0 9 p0");
+    EXPECT(&rec, "SENT 903:0+1; IDLE 903; PACK 0.0 902:0+1; OFFER 2/0#0 9 p0");
     pass(2, 0);
-    expect(&R, "SENT 902:0+1; IDLE 902; PACK 0.0 901:0+1; OFFER 1/0#0 9 p0");
-    record_fini(&R);
+    EXPECT(&rec, "SENT 902:0+1; IDLE 902; PACK 0.0 901:0+1; OFFER 1/0#0 9 p0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -131,39 +131,39 @@ START_TEST(equal_peers_take_turns)
 {
     begin_one_slot();
     for (uint32_t peer = 1; peer < 4; peer++)
-        piece(&R, 9000 + peer, peer, 100, 0);
+        piece(&rec, 9000 + peer, peer, 100, 0);
     for (uint32_t i = 0; i < 90; i++) {
         char want[128];
 
         (void)snprintf(want, sizeof(want), "PACK 0.0 %u:%u+1; OFFER %u/0#%u 90 p0", 9001 + i % 3,
                        i / 3, 1 + i % 3, i / 3);
         if (i == 0)
-            expect(&R, want);
+            EXPECT(&rec, want);
         else
-            ck_assert_msg(strstr(R.text, want) != NULL, "turn %u: %s", i, R.text);
+            ck_assert_msg(strstr(rec.text, want) != NULL, "turn %u: %s", i, rec.text);
         pass(1 + i % 3, i / 3);
     }
-    record_fini(&R);
+    record_fini(&rec);
 }
 END_TEST
 
 START_TEST(a_new_urgent_piece_moves_its_peer_forward)
 {
     begin_one_slot();
-    piece(&R, 9000, 0, 1, 0);
-    piece(&R, 9001, 1, 1, 0);
-    piece(&R, 9002, 2, 1, 0);
-    piece(&R, 9500, 2, 1, 3);
+    piece(&rec, 9000, 0, 1, 0);
+    piece(&rec, 9001, 1, 1, 0);
+    piece(&rec, 9002, 2, 1, 0);
+    piece(&rec, 9500, 2, 1, 3);
     pass(0, 0);
-    expect(&R, "SENT 9000:0+1; IDLE 9000; PACK 0.0 9500:0+1; OFFER 2/0#0 95 p3");
-    removed(&R, 9001);
-    expect(&R, "IDLE 9001");
-    piece(&R, 9501, 3, 1, 3);
-    removed(&R, 9501); /* and back again when it goes */
-    forget(&R);
+    EXPECT(&rec, "SENT 9000:0+1; IDLE 9000; PACK 0.0 9500:0+1; OFFER 2/0#0 95 p3");
+    removed(&rec, 9001);
+    EXPECT(&rec, "IDLE 9001");
+    piece(&rec, 9501, 3, 1, 3);
+    removed(&rec, 9501); /* and back again when it goes */
+    forget(&rec);
     pass(2, 0);
-    expect(&R, "SENT 9500:0+1; IDLE 9500; PACK 0.0 9002:0+1; OFFER 2/0#1 90 p0");
-    record_fini(&R);
+    EXPECT(&rec, "SENT 9500:0+1; IDLE 9500; PACK 0.0 9002:0+1; OFFER 2/0#1 90 p0");
+    record_fini(&rec);
 }
 END_TEST
 
@@ -179,25 +179,25 @@ START_TEST(no_peer_starves)
     uint32_t n_served = 0;
 
     begin_one_slot();
-    piece(&R, 9000, 0, 5000, 5);
-    piece(&R, 9001, 1, 5000, 4);
-    piece(&R, 9002, 2, 5000, -7);
+    piece(&rec, 9000, 0, 5000, 5);
+    piece(&rec, 9001, 1, 5000, 4);
+    piece(&rec, 9002, 2, 5000, -7);
     for (uint32_t i = 0; i < 3000; i++) {
-        R.now_ns += 10;
+        rec.now_ns += 10;
         pass(at, seq[at]++);
-        at = strstr(R.text, "OFFER 2/") ? 2 : strstr(R.text, "OFFER 1/") ? 1 : 0;
+        at = strstr(rec.text, "OFFER 2/") ? 2 : strstr(rec.text, "OFFER 1/") ? 1 : 0;
         if (at != 2)
             continue;
         if (n_served++ > 0) {
-            ck_assert_uint_ge(R.now_ns - served_ns, 1000);
-            ck_assert_uint_le(R.now_ns - served_ns, 1000 + 5 * 10);
+            ck_assert_uint_ge(rec.now_ns - served_ns, 1000);
+            ck_assert_uint_le(rec.now_ns - served_ns, 1000 + 5 * 10);
         }
-        served_ns = R.now_ns;
+        served_ns = rec.now_ns;
     }
     ck_assert_uint_gt(n_served, 25);
     ck_assert_uint_gt(seq[1], 25);
     ck_assert_uint_gt(seq[0], 2500);
-    record_fini(&R);
+    record_fini(&rec);
 }
 END_TEST
 
@@ -208,27 +208,27 @@ START_TEST(a_peer_waits_anew_when_any_lane_served_it)
 
     c.n_lanes = 2;
     c.slots_per_lane = 1;
-    record_send_init(&R, &c);
-    up(&R, 0, 0, 0);
-    piece(&R, 9000, 0, 1, 0); /* lane 0 is busy */
-    up(&R, 1, 0, 0);
-    up(&R, 1, 1, 1);
-    up(&R, 2, 0, 0);
-    piece(&R, 9001, 1, 9, 0);
-    forget(&R);
-    R.now_ns += 1;
-    piece(&R, 9002, 2, 9, 0);
+    record_send_init(&rec, &c);
+    up(&rec, 0, 0, 0);
+    piece(&rec, 9000, 0, 1, 0); /* lane 0 is busy */
+    up(&rec, 1, 0, 0);
+    up(&rec, 1, 1, 1);
+    up(&rec, 2, 0, 0);
+    piece(&rec, 9001, 1, 9, 0);
+    forget(&rec);
+    rec.now_ns += 1;
+    piece(&rec, 9002, 2, 9, 0);
     /* Peer 1 waited for lane 0 first, but lane 1 served it since. */
-    take(&R, GRANT, batch(1, 1, 0));
-    sent(&R, 1, 0);
-    take(&R, DELIVERED, batch(1, 1, 0));
-    forget(&R);
-    take(&R, GRANT, batch(0, 0, 0));
-    sent(&R, 0, 0);
-    forget(&R);
-    take(&R, DELIVERED, batch(0, 0, 0));
-    expect(&R, "SENT 9000:0+1; IDLE 9000; PACK 0.0 9002:0+1; OFFER 2/0#0 90 p0");
-    record_fini(&R);
+    take(&rec, GRANT, batch(1, 1, 0));
+    sent(&rec, 1, 0);
+    take(&rec, DELIVERED, batch(1, 1, 0));
+    forget(&rec);
+    take(&rec, GRANT, batch(0, 0, 0));
+    sent(&rec, 0, 0);
+    forget(&rec);
+    take(&rec, DELIVERED, batch(0, 0, 0));
+    EXPECT(&rec, "SENT 9000:0+1; IDLE 9000; PACK 0.0 9002:0+1; OFFER 2/0#0 90 p0");
+    record_fini(&rec);
 }
 END_TEST
 
