@@ -110,6 +110,7 @@ kvf_status_t kvfi_engine_dump(struct kvf_engine *engine, char *text, size_t capa
     (void)pthread_mutex_lock(&engine->lock);
     while (engine->dump)
         (void)pthread_cond_wait(&engine->dumped, &engine->lock);
+    /* cppcheck-suppress autoVariables ; gone from there before this returns */
     engine->dump = &d;
     kvfi_engine_wake(engine);
     while (!d.done)
