@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What two well-meaning engines say to each other, and how sessions end. */
+#include <pthread.h>
+
 #include "control_rig.h"
 
 static struct rig rig;
@@ -683,6 +685,51 @@ START_TEST(sessions_survive_every_failing_allocation)
 }
 END_TEST
 
+/* ---- threads ------------------------------------------------------------------------------ */
+
+/* An engine's thread: nothing of it is shared with the others'. Asserts nothing, only counts. */
+static void *talk(void *arg)
+{
+    struct rig *own = arg;
+    struct kvfi_session *session = NULL;
+    char address[80];
+
+    node_address(&own->server, address, sizeof(address));
+    if (kvfi_control_connect(own->client.control, address, KVF_FOREVER, NULL, &session) != KVF_OK)
+        return NULL;
+    own->client.n_live++;
+    while (own->client.n_up == 0 && own->client.n_down == 0)
+        (void)uv_run(&own->loop, UV_RUN_ONCE);
+    for (uint64_t i = 0; i < 2000 && own->client.n_down == 0; i++) {
+        (void)send_ping(session, i);
+        while (own->server.n_messages == i && own->client.n_down == 0)
+            (void)uv_run(&own->loop, UV_RUN_ONCE);
+    }
+    return NULL;
+}
+
+START_TEST(control_objects_of_several_threads_do_not_meet)
+{
+    static struct rig rigs[3];
+    pthread_t threads[3];
+
+    for (unsigned i = 0; i < 3; i++) {
+        rig_init(&rigs[i]);
+        rig_create(&rigs[i]);
+        if (i > 0)
+            rigs[i].n_fds_before = -1;
+    }
+    for (unsigned i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, talk, &rigs[i]), 0);
+    for (unsigned i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    for (unsigned i = 3; i-- > 0;) {
+        ck_assert_uint_eq(rigs[i].server.n_messages, 2000);
+        rig_fini(&rigs[i]);
+    }
+}
+END_TEST
+
 static void fill(TCase *tc)
 {
     tcase_add_test(tc, every_kind_arrives_in_both_directions);
@@ -706,6 +753,7 @@ static void fill(TCase *tc)
     tcase_add_test(tc, a_full_queue_ends_the_session);
     tcase_add_test(tc, the_queue_limit_counts_what_is_being_written);
     tcase_add_test(tc, sessions_survive_every_failing_allocation);
+    tcase_add_test(tc, control_objects_of_several_threads_do_not_meet);
 }
 
 int main(void)
