@@ -71,15 +71,17 @@ void kvfi_address_format(const struct sockaddr_storage *addr,
                          char ret_text[KVFI_ADDRESS_TEXT_BYTES])
 {
     char host[INET6_ADDRSTRLEN] = "?";
-    char scope[16] = "";
+    char scope[UV_IF_NAMESIZE + 1] = "";
+    size_t n = UV_IF_NAMESIZE;
     const void *any = addr;
 
     if (addr->ss_family == AF_INET6) {
         const struct sockaddr_in6 *v6 = any;
 
         (void)uv_ip6_name(v6, host, sizeof(host));
-        if (v6->sin6_scope_id)
-            (void)snprintf(scope, sizeof(scope), "%%%u", v6->sin6_scope_id);
+        /* By name, because that is what uv_ip6_addr takes. */
+        if (v6->sin6_scope_id && uv_if_indextoname(v6->sin6_scope_id, scope + 1, &n) == 0)
+            scope[0] = '%';
         (void)snprintf(ret_text, KVFI_ADDRESS_TEXT_BYTES, "[%s%s]:%u", host, scope,
                        kvfi_address_port(addr));
     } else if (addr->ss_family == AF_INET) {

@@ -8,8 +8,8 @@
 
 START_TEST(good_addresses_come_back_as_they_were)
 {
-    const char *texts[] = {"127.0.0.1:1", "10.1.2.3:65535", "[::1]:80", "[2001:db8::7]:4433",
-                           "[::ffff:1.2.3.4]:9"};
+    const char *texts[] = {"127.0.0.1:1",        "10.1.2.3:65535",     "[::1]:80",
+                           "[2001:db8::7]:4433", "[::ffff:1.2.3.4]:9", "[fe80::1%lo]:9"};
 
     for (size_t i = 0; i < KVFI_ARRAY_LEN(texts); i++) {
         char text[KVFI_ADDRESS_TEXT_BYTES];
