@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * ABI 1 as it was released: a second, independent copy of every struct, function and number in
- * kvferry.h, compared with it member by member by test_abi.c. A host compiled against an older
+ * kvferry.h and kvferry_mpi.h, compared with them member by member by test_abi.c. A host compiled against an older
  * header must keep working, so the only change allowed here is to append: a member at the end of a
  * struct that begins with `size` and is not embedded in another one, a status, a constant.
  *
@@ -11,6 +11,7 @@
 #ifndef KVFERRY_TESTS_ABI_FROZEN_H
 #define KVFERRY_TESTS_ABI_FROZEN_H
 
+#include "collectives/mpi/kvferry_mpi.h"
 #include "kvferry/kvferry.h"
 
 /* clang-format off: one member a line is what makes a change here easy to see in a diff. */
@@ -255,7 +256,19 @@
     F(S, struct kvf_request_id, request_id_hash, (const void *, size_t))                           \
     F(S, struct kvf_request_id, request_id_u64, (uint64_t))
 
-/* Every struct of kvferry.h that has a definition there. */
+#define ABI_KVFERRY_MPI_V1(M, F, S)                                                                \
+    M(S, size_t, size, )                                                                           \
+    M(S, const char *, name, )                                                                     \
+    M(S, const char *, version, )                                                                  \
+    F(S, kvf_status_t, attach, (const void *, char *, size_t))                                     \
+    F(S, kvf_status_t, detach, (char *, size_t))                                                   \
+    F(S, kvf_status_t, place, (uint32_t *, uint32_t *))                                            \
+    F(S, kvf_status_t, job_key, (uint8_t *, char *, size_t))                                       \
+    F(S, kvf_status_t, allgather,                                                                  \
+      (const void *, size_t, size_t *, void *, size_t, char *, size_t))                            \
+    F(S, const struct kvfi_fabric_ops *, fabric, (void))
+
+/* Every struct that the public headers define. */
 #define ABI_STRUCTS(X)                                                                             \
     X(kvf_place, ABI_KVF_PLACE)                                                                    \
     X(kvf_engine_config, ABI_KVF_ENGINE_CONFIG)                                                    \
@@ -274,7 +287,8 @@
     X(kvf_missing, ABI_KVF_MISSING)                                                                \
     X(kvf_wanted, ABI_KVF_WANTED)                                                                  \
     X(kvf_event, ABI_KVF_EVENT)                                                                    \
-    X(kvferry_plugin_v1, ABI_KVFERRY_PLUGIN_V1)
+    X(kvferry_plugin_v1, ABI_KVFERRY_PLUGIN_V1)                                                    \
+    X(kvferry_mpi_v1, ABI_KVFERRY_MPI_V1)
 
 #define ABI_STATUSES(X)                                                                            \
     X(KVF_OK, 0)                                                                                   \
