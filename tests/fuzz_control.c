@@ -15,10 +15,9 @@
 #include "collectives/frame.h"
 #include "collectives/handshake.h"
 #include "collectives/util.h"
+#include "fuzz.h"
 
 enum { ARENA_FIRST_BYTES = 1024, ARENA_MAX_BYTES = 16384 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes);
 
 static const uint8_t key[32] = {1, 2, 3};
 
@@ -110,6 +109,7 @@ static void fuzz_address(const uint8_t *bytes, size_t n_bytes)
     free(text);
 }
 
+/* NOLINTNEXTLINE(readability-identifier-naming) */
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
     if (n_bytes == 0 || sodium_init() < 0)

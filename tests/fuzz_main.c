@@ -5,11 +5,10 @@
  */
 #include <string.h>
 
+#include "fuzz.h"
 #include "harness.h"
 
 enum { RUNS = 20000, INPUT_MAX = 4096 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes);
 
 static size_t read_seed(const char *path, uint8_t *bytes)
 {
