@@ -2,6 +2,7 @@
 /* Listening and connecting; test_session.c has the talking, test_control_hostile.c the rest. */
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -115,18 +116,29 @@ START_TEST(all_of_ipv6_is_none_of_ipv4)
 }
 END_TEST
 
-START_TEST(descriptors_are_not_inherited)
+START_TEST(sockets_do_not_wait_and_are_not_inherited)
 {
+    unsigned n_connected = 0;
+
     rig_init(&rig);
     rig_create(&rig);
     (void)rig_connect(&rig);
     for (int fd = 3; fd < 64; fd++) {
         struct sockaddr_storage addr;
         socklen_t n = sizeof(addr);
+        int no_delay = 0;
 
         if (getsockname(fd, (struct sockaddr *)&addr, &n) == 0)
             ck_assert_int_ne(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0);
+        n = sizeof(addr);
+        if (getpeername(fd, (struct sockaddr *)&addr, &n) < 0)
+            continue;
+        n = sizeof(no_delay);
+        ck_assert_int_eq(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &n), 0);
+        ck_assert_int_ne(no_delay, 0);
+        n_connected++;
     }
+    ck_assert_uint_eq(n_connected, 2);
     rig_fini(&rig);
 }
 END_TEST
@@ -290,7 +302,7 @@ static void fill(TCase *tc)
     tcase_add_test(tc, bad_configurations_are_refused);
     tcase_add_test(tc, it_listens_on_its_address_only);
     tcase_add_test(tc, all_of_ipv6_is_none_of_ipv4);
-    tcase_add_test(tc, descriptors_are_not_inherited);
+    tcase_add_test(tc, sockets_do_not_wait_and_are_not_inherited);
     tcase_add_test(tc, a_refused_connection_is_told);
     tcase_add_test(tc, a_bad_address_makes_no_session);
     tcase_add_test(tc, ipv6_works_and_texts_name_the_peer);
