@@ -51,12 +51,20 @@ static void on_handle_closed(uv_handle_t *handle)
     kvfi_free(s);
 }
 
+/*
+ * A wrong key is worth a warning, but strangers must not be able to fill the host's log: of those
+ * who call here, the first, second, fourth, eighth ... are told.
+ */
 static void log_end(const struct kvfi_session *s)
 {
     const struct kvfi_log *log = &s->control->config.log;
+    uint64_t n = s->control->n_wrong_keys;
 
-    if (s->status == KVF_EAUTH)
-        kvfi_log(log, KVF_LOG_WARN, topic, "peer %s: %s", s->peer_text, s->text);
+    if (s->status == KVF_EAUTH && s->is_known)
+        kvfi_log(log, KVF_LOG_WARN, topic, "%s", s->text);
+    else if (s->status == KVF_EAUTH && (n & (n - 1)) == 0)
+        kvfi_log(log, KVF_LOG_WARN, topic, "refused %s (number %llu with a wrong key)", s->text,
+                 (unsigned long long)n);
     else if (s->is_known)
         kvfi_log(log, KVF_LOG_DEBUG, topic, "session with %s ended: %s", s->peer_text, s->text);
     else
@@ -88,6 +96,8 @@ void kvfi_session_end(struct kvfi_session *s, kvf_status_t status, const char *f
     s->is_counted = false;
     if (!s->is_known && !control->is_closing)
         control->stats.refused++;
+    if (!s->is_known && status == KVF_EAUTH)
+        control->n_wrong_keys++;
     log_end(s);
     kvfi_handshake_fini(&s->handshake);
     uv_close((uv_handle_t *)&s->tcp, on_handle_closed);

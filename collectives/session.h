@@ -94,6 +94,7 @@ struct kvfi_control {
     struct kvfi_session_list dirty;
     uint32_t n_pending;
     uint32_t n_sessions;     /* outgoing ones, and authenticated incoming ones */
+    uint64_t n_wrong_keys;   /* of incoming connections */
     struct kvfi_arena arena; /* the message that is being delivered */
     struct kvfi_control_stats stats;
 };

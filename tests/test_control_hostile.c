@@ -124,6 +124,26 @@ START_TEST(garbage_is_sent_away)
 }
 END_TEST
 
+START_TEST(strangers_cannot_fill_the_log)
+{
+    const uint8_t hello[KVFI_HANDSHAKE_HELLO_BYTES + KVFI_HANDSHAKE_MAC_BYTES] =
+        "kvferry\x1a\1\0\0\0and then noise, and no proof";
+
+    rig_init(&rig);
+    rig_create(&rig);
+    for (unsigned i = 1; i <= 20; i++) {
+        int fd = raw_connect();
+
+        raw_send(fd, hello, sizeof(hello));
+        RIG_UNTIL(&rig, n_refused(&rig.server) == i);
+        (void)close(fd);
+    }
+    ck_assert_uint_eq(rig.server.n_warnings, 5); /* 1, 2, 4, 8, 16 */
+    ck_assert_ptr_nonnull(strstr(rig.server.last_warning, "number 16 with a wrong key"));
+    rig_fini(&rig);
+}
+END_TEST
+
 START_TEST(a_wrong_key_is_told_to_the_client)
 {
     char address[80];
@@ -453,6 +473,7 @@ END_TEST
 static void fill(TCase *tc)
 {
     tcase_add_test(tc, garbage_is_sent_away);
+    tcase_add_test(tc, strangers_cannot_fill_the_log);
     tcase_add_test(tc, a_wrong_key_is_told_to_the_client);
     tcase_add_test(tc, the_slow_are_timed_out);
     tcase_add_test(tc, a_server_that_says_nothing_times_out);
