@@ -7,6 +7,7 @@
 #include "collectives/sched.h"
 #include "collectives/util.h"
 #include "plugin/error.h"
+#include "plugin/geometry.h"
 
 #define MIB (1024u * 1024u)
 #define SECOND_NS UINT64_C(1000000000)
@@ -123,38 +124,19 @@ static kvf_status_t fill_texts(struct kvfi_config *config, const struct kvf_engi
     return status;
 }
 
-static kvf_status_t position(const char *name, uint32_t rank, uint32_t *size)
-{
-    if (*size == 0)
-        *size = 1;
-    if (rank >= *size)
-        return kvfi_fail(KVF_EINVAL, "place.%s is %u, but there are %u", name, rank, *size);
-    return KVF_OK;
-}
-
 static kvf_status_t fill_place(struct kvf_place *place, const struct kvf_place *theirs)
 {
+    struct kvf_place copy = {0};
+    char text[KVF_MESSAGE_MAX];
     kvf_status_t status;
 
     if (theirs->size < sizeof(theirs->size) || theirs->size > sizeof(*theirs))
         return kvfi_fail(KVF_EINVAL, "place.size is %zu, expected %zu", theirs->size,
                          sizeof(*theirs));
-    memset(place, 0, sizeof(*place));
-    memcpy(place, theirs, theirs->size);
-    place->size = sizeof(*place);
-    status = position("rank", place->rank, &place->n_ranks);
-    if (!status)
-        status = position("pp_rank", place->pp_rank, &place->pp_size);
-    if (!status)
-        status = position("dp_group", place->dp_group, &place->n_dp_groups);
-    if (!status)
-        status = position("tp_rank", place->tp_rank, &place->tp_size);
-    if (!status)
-        status = position("cp_rank", place->cp_rank, &place->cp_size);
-    if (!status && place->cp_size > 1 && place->cp_interleave_tokens == 0)
-        status = kvfi_fail(KVF_EINVAL, "place.cp_interleave_tokens is 0, but cp_size is %u",
-                           place->cp_size);
-    return status;
+    memcpy(&copy, theirs, theirs->size);
+    copy.size = sizeof(copy);
+    status = kvfi_place_init(&copy, text, sizeof(text), place);
+    return status ? kvfi_fail(status, "place: %s", text) : KVF_OK;
 }
 
 kvf_status_t kvfi_config_init(struct kvfi_config *config, const struct kvf_engine_config *theirs)

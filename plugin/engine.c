@@ -218,7 +218,7 @@ kvf_status_t kvfi_engine_footprint(const struct kvf_engine_config *theirs, uint3
     if (!named.instance)
         named.instance = "unnamed";
     if (named.place.size == 0)
-        named.place.size = sizeof(named.place);
+        named.place = (struct kvf_place){.size = sizeof(named.place), .n_ranks = 1};
     status = kvfi_config_init(&config, &named);
     if (!status)
         status = kvfi_config_settle(&config, UINT64_C(1) << 20, UINT64_C(1) << 30);

@@ -450,8 +450,6 @@ void kvfi_extent_free(struct kvf_engine *engine, struct kvfi_extent *extent);
 kvf_status_t kvfi_extent_covers(struct kvf_engine *engine, const struct kvfi_extent *extent,
                                 const struct kvfi_plan *plan, char *text, size_t text_cap);
 bool kvfi_boxes_overlap(const struct kvfi_extent_box *a, const struct kvfi_extent_box *b);
-/* Whether an extent takes nothing away from the ranges wanted. */
-bool kvfi_box_is_whole(const struct kvfi_extent_box *box, const struct kvf_token_range *ranges);
 uint32_t kvfi_group_block_tokens(const struct kvf_engine *engine, uint32_t group);
 /* Block numbers [*ret_first, *ret_end) of this rank that a range of tokens touches. */
 void kvfi_extent_blocks(const struct kvf_engine *engine, uint32_t group,

@@ -260,18 +260,6 @@ bool kvfi_boxes_overlap(const struct kvfi_extent_box *a, const struct kvfi_exten
     return false;
 }
 
-bool kvfi_box_is_whole(const struct kvfi_extent_box *box, const struct kvf_token_range *ranges)
-{
-    if (box->first_layer != 0 || box->end_layer != KVF_LAYERS_ALL)
-        return false;
-    for (uint32_t g = 0; g < KVF_GROUPS_MAX; g++) {
-        if (ranges[g].begin < ranges[g].end &&
-            (box->tokens[g].begin > ranges[g].begin || box->tokens[g].end < ranges[g].end))
-            return false;
-    }
-    return true;
-}
-
 uint32_t kvfi_group_block_tokens(const struct kvf_engine *engine, uint32_t group)
 {
     const struct kvf_pool *pool = pool_of_group(engine, group);

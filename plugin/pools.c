@@ -6,24 +6,18 @@
 #include "plugin/engine.h"
 #include "plugin/error.h"
 
-/* Pools of one group are indexed by the same block ids, so they must agree on what a block is. */
-static kvf_status_t fits_group(const struct kvf_engine *engine,
-                               const struct kvfi_pool_geometry *pool)
+/* What this rank's pools owe each other, the new one among them. */
+static kvf_status_t fits_others(const struct kvf_engine *engine)
 {
-    for (uint32_t i = 0; i < engine->n_pools; i++) {
-        const struct kvfi_pool_geometry *other = &engine->pools[i].geometry;
+    struct kvfi_pool_geometry pools[KVFI_POOLS_MAX];
+    struct kvfi_rank_geometry rank = {.place = engine->config.place, .pools = pools};
+    char text[KVF_MESSAGE_MAX];
+    kvf_status_t status;
 
-        if (!engine->pools[i].used || other->group != pool->group)
-            continue;
-        if (other->block_tokens != pool->block_tokens)
-            return kvfi_fail(KVF_EINVAL, "block_tokens is %u, but group %u has %u",
-                             pool->block_tokens, pool->group, other->block_tokens);
-        if ((other->flags & KVF_POOL_PER_REQUEST) != (pool->flags & KVF_POOL_PER_REQUEST))
-            return kvfi_fail(KVF_EINVAL, "PER_REQUEST is %d, but group %u has %d",
-                             (pool->flags & KVF_POOL_PER_REQUEST) != 0, pool->group,
-                             (other->flags & KVF_POOL_PER_REQUEST) != 0);
-    }
-    return KVF_OK;
+    for (uint32_t i = 0; i <= engine->n_pools; i++)
+        pools[rank.n_pools++] = engine->pools[i].geometry;
+    status = kvfi_rank_check(&rank, text, sizeof(text));
+    return status ? kvfi_fail(status, "%s", text) : KVF_OK;
 }
 
 static kvf_status_t fill_memory(struct kvf_pool *pool, const struct kvf_pool_desc *desc)
@@ -60,7 +54,7 @@ static kvf_status_t register_locked(struct kvf_engine *engine, const struct kvf_
     status = kvfi_pool_init(desc, text, sizeof(text), &pool->geometry);
     if (status)
         return kvfi_fail(status, "%s", text);
-    status = fits_group(engine, &pool->geometry);
+    status = fits_others(engine);
     if (!status)
         status = fill_memory(pool, desc);
     if (status) {

@@ -443,16 +443,10 @@ static kvf_status_t extent_map(struct kvf_task *task, struct kvfi_outbound *out,
     const struct kvf_engine *engine = task->engine;
     struct kvfi_plan plan = {0};
     struct kvfi_plan_input input;
-    kvf_status_t status = KVF_OK;
+    kvf_status_t status;
 
-    if (out->plan.entries &&
-        kvfi_box_is_whole(&out->boxes->box, task->recv.destination->box.tokens)) {
-        plan = out->plan;
-        out->plan.entries = NULL; /* transferred; bytes and hash stay */
-    } else {
-        plan_input(task, out, &out->boxes->box, &input);
-        status = kvfi_plan_init(&input, text, text_cap, &plan);
-    }
+    plan_input(task, out, &out->boxes->box, &input);
+    status = kvfi_plan_init(&input, text, text_cap, &plan);
     if (!status)
         status = kvfi_chunk_map_init(&plan, &task->recv.source->geometry.ranks[out->rank],
                                      &kvfi_own(engine)->geometry.ranks[engine->config.place.rank],

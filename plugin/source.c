@@ -172,22 +172,6 @@ static void plan_input(const struct kvf_engine *engine, const struct kvfi_inboun
     ret_input->extent = box;
 }
 
-/* The plan of what an extent gives a receiver; the whole plan itself if that is the same. */
-static kvf_status_t extent_plan(struct kvf_engine *engine, struct kvfi_inbound *in,
-                                const struct kvfi_extent *extent, char *text, size_t text_cap,
-                                struct kvfi_plan *ret_plan)
-{
-    struct kvfi_plan_input input;
-
-    if (in->plan.entries && kvfi_box_is_whole(&extent->box, in->ranges)) {
-        *ret_plan = in->plan;
-        in->plan.entries = NULL; /* transferred; bytes and hash stay */
-        return KVF_OK;
-    }
-    plan_input(engine, in, &extent->box, &input);
-    return kvfi_plan_init(&input, text, text_cap, ret_plan);
-}
-
 static void say_extent(struct kvf_engine *engine, const struct kvfi_inbound *in,
                        const struct kvfi_extent *extent, uint64_t n_bytes, uint32_t n_chunks)
 {
@@ -255,9 +239,12 @@ static kvf_status_t announce(struct kvf_engine *engine, struct kvfi_inbound *in,
 {
     const struct kvfi_peer *peer = &engine->peers[in->peer];
     struct kvfi_plan plan = {0};
+    struct kvfi_plan_input input;
     struct kvfi_chunk_map map;
-    kvf_status_t status = extent_plan(engine, in, extent, text, text_cap, &plan);
+    kvf_status_t status;
 
+    plan_input(engine, in, &extent->box, &input);
+    status = kvfi_plan_init(&input, text, text_cap, &plan);
     if (status)
         return status;
     status = kvfi_extent_covers(engine, extent, &plan, text, text_cap);

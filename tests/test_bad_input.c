@@ -181,7 +181,7 @@ START_TEST(blocks_of_two_groups_that_overlap)
     static struct job_instance instance;
     struct kvf_engine_config config = {.size = sizeof(config),
                                        .instance = "alias",
-                                       .place = {.size = sizeof(config.place)},
+                                       .place = {.size = sizeof(config.place), .n_ranks = 1},
                                        .compat = "model",
                                        .fabric = "mpi",
                                        .fabric_path = fabric_path,
@@ -369,7 +369,7 @@ START_TEST(port_that_is_taken)
 {
     struct kvf_engine_config config = {.size = sizeof(config),
                                        .instance = "late",
-                                       .place = {.size = sizeof(config.place)},
+                                       .place = {.size = sizeof(config.place), .n_ranks = 1},
                                        .fabric = "mpi",
                                        .fabric_path = fabric_path,
                                        .job_key = job.key};
