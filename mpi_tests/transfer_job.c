@@ -150,6 +150,7 @@ static void make_memory(struct rank_job *job)
     for (uint32_t l = 0; l < job->n_layers; l++)
         job->layer_ids[l] = job->first_layer + l;
     job->n_bytes = d->stride_block * d->n_blocks;
+    MPI_CHECK(job->n_bytes > 0);
     job->memory = malloc(job->n_bytes);
     job->image = malloc(job->n_bytes);
     MPI_CHECK(job->memory && job->image);

@@ -9,7 +9,7 @@
 #include "plugin/error.h"
 #include "plugin/geometry.h"
 
-#define MIB (1024u * 1024u)
+#define MIB UINT64_C(1048576)
 #define SECOND_NS UINT64_C(1000000000)
 
 /* X(member, unit, default, min, max, reason) */
@@ -21,8 +21,8 @@
     X(links_per_peer, "links", 2, 1, KVFI_LINKS_MAX, "two lanes a peer without one blocking all")  \
     X(max_peers, "peers", 1024, 1, 65536, "tables are allocated at the start")                     \
     X(max_tasks, "tasks", 4096, 1, 1u << 20, "tables are allocated at the start")                  \
-    X(max_blocks, "block ids", 4u * MIB, 1, 1u << 30, "block lists of all unreleased tasks")       \
-    X(max_aux_bytes, "bytes", 256u * 1024u, 1, MIB, "first token and draft tokens are far smaller")
+    X(max_blocks, "block ids", 4 * MIB, 1, 1u << 30, "block lists of all unreleased tasks")        \
+    X(max_aux_bytes, "bytes", MIB / 4, 1, MIB, "first token and draft tokens are far smaller")
 
 #define U64_SETTINGS(X)                                                                            \
     X(default_timeout_ns, "ns", 60 * SECOND_NS, 1, KVF_FOREVER, "TensorRT-LLM's request default")  \
@@ -57,10 +57,15 @@ static kvf_status_t fill_numbers(struct kvfi_config *config, const struct kvf_en
     kvf_status_t status = KVF_OK;
 
 #define X(member, unit, def, min, max, reason)                                                     \
-    config->member = t->member ? t->member : (def);                                                \
+    config->member = t->member ? t->member : (uint32_t)(def);                                      \
     if (!status)                                                                                   \
         status = in_range(#member, config->member, (min), (max));
     U32_SETTINGS(X)
+#undef X
+#define X(member, unit, def, min, max, reason)                                                     \
+    config->member = t->member ? t->member : (uint64_t)(def);                                      \
+    if (!status)                                                                                   \
+        status = in_range(#member, config->member, (min), (max));
     U64_SETTINGS(X)
 #undef X
     config->slot_bytes = t->slot_bytes;

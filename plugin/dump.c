@@ -111,6 +111,7 @@ kvf_status_t kvfi_engine_dump(struct kvf_engine *engine, char *text, size_t capa
     while (engine->dump)
         (void)pthread_cond_wait(&engine->dumped, &engine->lock);
     /* cppcheck-suppress autoVariables ; gone from there before this returns */
+    /* cppcheck-suppress autoVariables ; this call waits until the control thread has let go of it */
     engine->dump = &d;
     kvfi_engine_wake(engine);
     while (!d.done)

@@ -201,6 +201,9 @@ void kvfi_engine_destroy(struct kvf_engine *engine)
     kvfi_free(engine);
 }
 
+/* A session's buffers in both directions; links on host fabrics are some words. */
+#define PEER_BYTES UINT64_C(131072)
+
 /* ---- footprint ----------------------------------------------------------------------------- */
 
 kvf_status_t kvfi_engine_footprint(const struct kvf_engine_config *theirs, uint32_t n_peers,
@@ -238,8 +241,7 @@ kvf_status_t kvfi_engine_footprint(const struct kvf_engine_config *theirs, uint3
     if (config.n_recv_lanes > 0)
         f.table_bytes += kvfi_recv_sched_bytes(&recv) +
                          (uint64_t)kvfi_max_pieces(&config) * sizeof(struct kvfi_piece);
-    /* A session's buffers in both directions; links on host fabrics are some words. */
-    f.peer_bytes = (uint64_t)n_peers * (128u * 1024u);
+    f.peer_bytes = (uint64_t)n_peers * PEER_BYTES;
     f.total_bytes = f.staging_bytes + f.table_bytes + f.peer_bytes;
     memcpy(ret_footprint, &f, kvfi_min_u64(f.size, sizeof(f)));
     return KVF_OK;

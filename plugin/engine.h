@@ -404,7 +404,7 @@ kvf_status_t kvfi_engine_footprint(const struct kvf_engine_config *theirs, uint3
 bool kvfi_forked(void);
 
 /* loop.c: the control thread */
-void *kvfi_engine_run(void *engine);
+void *kvfi_engine_run(void *ctx);
 /* Any thread: make the control thread look. */
 void kvfi_engine_wake(struct kvf_engine *engine);
 /* Any thread: give the control thread something to do for a task. */
@@ -483,9 +483,9 @@ void kvfi_peer_send(struct kvf_engine *engine, struct kvfi_peer *peer,
 void kvfi_links_open(struct kvf_engine *engine, struct kvfi_peer *peer);
 void kvfi_links_close(struct kvf_engine *engine, struct kvfi_peer *peer);
 void kvfi_on_link_open(struct kvf_engine *engine, struct kvfi_peer *peer,
-                       const Kvfi__Wire__LinkOpen *m);
+                       const Kvfi__Wire__LinkOpen *open);
 void kvfi_on_link_ready(struct kvf_engine *engine, struct kvfi_peer *peer,
-                        const Kvfi__Wire__LinkReady *m);
+                        const Kvfi__Wire__LinkReady *ready);
 void kvfi_on_up(void *ctx, struct kvfi_session *session);
 void kvfi_on_message(void *ctx, struct kvfi_session *session, const Kvfi__Wire__Message *message);
 void kvfi_on_down(void *ctx, struct kvfi_session *session, kvf_status_t status, const char *text);

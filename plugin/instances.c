@@ -292,7 +292,7 @@ kvf_status_t kvfi_instance_add(struct kvf_engine *engine, const struct kvf_insta
         status = kvfi_fail(KVF_ESTATE, "add this engine's own instance first");
     else
         status = parse_handle(engine, desc->handle, &fresh);
-    if (status)
+    if (status || !fresh)
         return status;
     (void)pthread_mutex_lock(&engine->lock);
     status = insert(engine, fresh, ret_instance);

@@ -59,17 +59,19 @@ static kvf_status_t new_extent(struct kvf_engine *engine, const struct kvf_exten
                                struct kvfi_extent **ret_extent)
 {
     uint32_t end = theirs->end_layer ? theirs->end_layer : KVF_LAYERS_ALL;
+    struct kvfi_extent *extent = NULL;
     kvf_status_t status = check_fence(engine, &theirs->fence);
 
     if (status)
         return status;
     if (theirs->first_layer >= end)
         return kvfi_fail(KVF_EINVAL, "layers begin at %u, but end at %u", theirs->first_layer, end);
-    status = kvfi_extent_new(engine, theirs->groups, theirs->n_groups, false, ret_extent);
-    if (status)
+    status = kvfi_extent_new(engine, theirs->groups, theirs->n_groups, false, &extent);
+    if (status || !extent)
         return status;
-    (*ret_extent)->box.first_layer = theirs->first_layer;
-    (*ret_extent)->box.end_layer = end;
+    extent->box.first_layer = theirs->first_layer;
+    extent->box.end_layer = end;
+    *ret_extent = extent;
     return KVF_OK;
 }
 
@@ -106,7 +108,7 @@ static kvf_status_t extend(struct kvf_task *task, const struct kvf_extent *their
     struct kvfi_extent *extent = NULL;
     kvf_status_t status = new_extent(engine, theirs, &extent);
 
-    if (status)
+    if (status || !extent)
         return status;
     (void)pthread_mutex_lock(&engine->lock);
     status = append_extent(task, extent);
@@ -181,7 +183,7 @@ kvf_status_t kvfi_send_all(struct kvf_engine *engine, const struct kvf_send *sen
     struct kvf_task *task = NULL;
     kvf_status_t status = open_task(engine, send, &task);
 
-    if (status)
+    if (status || !task)
         return status;
     status = extend(task, extent);
     if (!status)

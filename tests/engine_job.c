@@ -2,6 +2,7 @@
 #include "engine_job.h"
 
 #include <check.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,16 +136,6 @@ void job_instance_stop(const struct job *job, struct job_instance *instance)
     }
 }
 
-uint8_t job_byte(const struct job *job, uint32_t request, uint32_t layer, uint32_t kv,
-                 uint32_t head, uint64_t token, uint32_t byte)
-{
-    uint64_t h = job->seed;
-
-    h = kvfi_mix64(h ^ ((uint64_t)request << 32 | layer));
-    h = kvfi_mix64(h ^ ((uint64_t)kv << 32 | head));
-    return (uint8_t)kvfi_mix64(h ^ (token << 20) ^ byte);
-}
-
 /* Address of byte 0 of a row. */
 static uint8_t *row_at(const struct job_rank *rank, uint32_t layer, uint32_t kv, uint32_t head,
                        uint64_t token, const uint32_t *blocks)
@@ -156,95 +147,125 @@ static uint8_t *row_at(const struct job_rank *rank, uint32_t layer, uint32_t kv,
            token % d->block_tokens * d->stride_row;
 }
 
-/* Visits every byte of a range; writes the pattern or counts what differs. */
-static uint64_t visit(const struct job *job, const struct job_instance *instance, uint32_t r,
-                      uint32_t request, const uint32_t *blocks, uint64_t begin, uint64_t end,
-                      bool write)
+/* Writes the pattern of one row, or counts the bytes that differ from it. */
+static uint64_t visit_row(uint8_t *row, uint32_t row_bytes, uint64_t place, bool write)
 {
-    const struct job_rank *rank = &instance->ranks[r];
-    const struct kvf_pool_desc *d = &rank->desc;
     uint64_t wrong = 0;
 
-    for (uint32_t l = 0; l < d->n_layers; l++)
-        for (uint32_t row = 0; row < d->n_kv * d->n_heads; row++)
-            for (uint64_t t = begin; t < end; t++) {
-                uint32_t kv = row / d->n_heads;
-                uint32_t head = row % d->n_heads;
-                uint8_t *at = row_at(rank, l, kv, head, t, blocks);
+    for (uint32_t b = 0; b < row_bytes; b++) {
+        uint8_t want = (uint8_t)kvfi_mix64(place ^ b);
 
-                for (uint32_t b = 0; b < d->row_bytes; b++) {
-                    uint8_t want = job_byte(job, request, l, kv, d->first_head + head, t, b);
+        if (write)
+            row[b] = want;
+        else
+            wrong += row[b] != want;
+    }
+    return wrong;
+}
 
-                    if (write)
-                        at[b] = want;
-                    else
-                        wrong += at[b] != want;
-                }
-            }
+/* What the bytes of a row are made of. */
+static uint64_t row_place(const struct job *job, uint32_t request, uint32_t layer, uint32_t kv,
+                          uint32_t head, uint64_t token)
+{
+    uint64_t h = kvfi_mix64(job->seed ^ ((uint64_t)request << 32 | layer));
+
+    return kvfi_mix64(h ^ ((uint64_t)kv << 32 | head)) ^ (token << 20);
+}
+
+static uint64_t visit(const struct job *job, const struct job_rank *rank,
+                      const struct job_part *part, bool write)
+{
+    const struct kvf_pool_desc *d = &rank->desc;
+    uint32_t n_rows = d->n_layers * d->n_kv * d->n_heads;
+    uint64_t wrong = 0;
+
+    for (uint32_t row = 0; row < n_rows; row++) {
+        uint32_t head = row % d->n_heads;
+        uint32_t kv = row / d->n_heads % d->n_kv;
+        uint32_t layer = row / d->n_heads / d->n_kv;
+
+        for (uint64_t t = part->begin; t < part->end; t++)
+            wrong +=
+                visit_row(row_at(rank, layer, kv, head, t, part->blocks), (uint32_t)d->row_bytes,
+                          row_place(job, part->request, layer, kv, d->first_head + head, t), write);
+    }
     return wrong;
 }
 
 void job_fill(const struct job *job, struct job_instance *instance, uint32_t rank, uint32_t request,
               const uint32_t *blocks, uint64_t begin, uint64_t end)
 {
-    (void)visit(job, instance, rank, request, blocks, begin, end, true);
+    const struct job_part part = {request, blocks, begin, end, NULL, 0};
+
+    (void)visit(job, &instance->ranks[rank], &part, true);
 }
 
 uint64_t job_wrong(const struct job *job, const struct job_instance *instance, uint32_t rank,
                    uint32_t request, const uint32_t *blocks, uint64_t begin, uint64_t end)
 {
-    return visit(job, instance, rank, request, blocks, begin, end, false);
+    const struct job_part part = {request, blocks, begin, end, NULL, 0};
+
+    return visit(job, &instance->ranks[rank], &part, false);
 }
 
-static struct kvf_group_blocks group_of(const struct job_instance *instance, const uint32_t *blocks,
-                                        uint64_t begin, uint64_t end)
+static struct kvf_group_blocks group_of(const struct job_instance *instance,
+                                        const struct job_part *part)
 {
     uint32_t bt = instance->side.block_tokens;
 
     return (struct kvf_group_blocks){.size = sizeof(struct kvf_group_blocks),
-                                     .n_blocks = (uint32_t)((end + bt - 1) / bt),
-                                     .blocks = blocks,
-                                     .tokens = {begin, end}};
+                                     .n_blocks = (uint32_t)((part->end + bt - 1) / bt),
+                                     .blocks = part->blocks,
+                                     .tokens = {part->begin, part->end}};
 }
 
 struct kvf_task *job_send(const struct job *job, struct job_instance *instance, uint32_t rank,
-                          uint32_t request, const uint32_t *blocks, uint64_t n_tokens,
-                          const void *aux, size_t aux_bytes)
+                          const struct job_part *part, const void *aux, size_t aux_bytes)
 {
     struct kvf_send send = KVF_SEND_INIT;
-    struct kvf_group_blocks group = group_of(instance, blocks, 0, n_tokens);
+    struct kvf_group_blocks group = group_of(instance, part);
     struct kvf_extent extent = {.size = sizeof(extent), .n_groups = 1, .groups = &group};
     struct kvf_task *task = NULL;
 
-    send.request = job->kvf->request_id_u64(request);
+    send.request = job->kvf->request_id_u64(part->request);
     send.timeout_ns = JOB_TIMEOUT_NS;
-    send.user = request;
+    send.user = part->request;
     ok(job, job->kvf->send(instance->ranks[rank].engine, &send, &extent, aux, aux_bytes, &task),
        "send");
     return task;
 }
 
 struct kvf_task *job_recv(const struct job *job, struct job_instance *instance, uint32_t rank,
-                          const char *source, uint32_t source_dp, uint32_t request,
-                          const uint32_t *blocks, uint64_t begin, uint64_t end, void *aux,
-                          size_t aux_capacity)
+                          const struct job_part *part, void *aux, size_t aux_capacity)
 {
-    struct kvf_group_blocks group = group_of(instance, blocks, begin, end);
+    struct kvf_group_blocks group = group_of(instance, part);
     struct kvf_recv recv = {.size = sizeof(recv),
-                            .source = source,
-                            .request = job->kvf->request_id_u64(request),
+                            .source = part->source,
+                            .request = job->kvf->request_id_u64(part->request),
                             .attempt = KVF_ATTEMPT_ANY,
-                            .source_dp_group = source_dp,
-                            .n_groups = begin < end ? 1 : 0,
+                            .source_dp_group = part->source_dp,
+                            .n_groups = part->begin < part->end ? 1 : 0,
                             .groups = &group,
                             .aux = aux,
                             .aux_capacity = aux_capacity,
                             .timeout_ns = JOB_TIMEOUT_NS,
-                            .user = request};
+                            .user = part->request};
     struct kvf_task *task = NULL;
 
     ok(job, job->kvf->recv(instance->ranks[rank].engine, &recv, &task), "recv");
     return task;
+}
+
+void job_open(struct job *job, const char *library_path, const char *fabric_path)
+{
+    memset(job, 0, sizeof(*job));
+    job->library = dlopen(library_path, RTLD_NOW | RTLD_LOCAL);
+    ck_assert_msg(job->library != NULL, "%s", dlerror());
+    job->kvf = dlsym(job->library, "kvferry_plugin_v1");
+    ck_assert_ptr_nonnull(job->kvf);
+    job->fabric = "mpi";
+    job->fabric_path = fabric_path;
+    memset(job->key, 0x5a, sizeof(job->key));
 }
 
 kvf_status_t job_end(const struct job *job, struct kvf_task *task, struct kvf_result *ret_result)

@@ -45,7 +45,18 @@ struct job_instance {
     char handle[KVF_HANDLE_MAX];
 };
 
+/* Part of a request's cache on one rank, and for a receive where it comes from. */
+struct job_part {
+    uint32_t request;
+    const uint32_t *blocks;
+    uint64_t begin;
+    uint64_t end;
+    const char *source;
+    uint32_t source_dp;
+};
+
 struct job {
+    void *library;
     const struct kvferry_plugin_v1 *kvf;
     const char *fabric;
     const char *fabric_path;
@@ -53,6 +64,9 @@ struct job {
     struct kvf_engine_config config; /* template; zero = defaults */
     uint64_t seed;                   /* of the pattern */
 };
+
+/* Loads the library as a host does; stays loaded. */
+void job_open(struct job *job, const char *library_path, const char *fabric_path);
 
 /* Creates the engines and pools of an instance and adds it to itself. */
 void job_instance_start(const struct job *job, const struct job_side *side, uint32_t roles,
@@ -62,10 +76,6 @@ void job_connect(const struct job *job, struct job_instance *sink,
                  const struct job_instance *source);
 void job_instance_stop(const struct job *job, struct job_instance *instance);
 
-/* Byte at a place of a request's cache; what every check compares with. */
-uint8_t job_byte(const struct job *job, uint32_t request, uint32_t layer, uint32_t kv,
-                 uint32_t head, uint64_t token, uint32_t byte);
-
 /* Writes (or compares) the pattern of tokens [begin, end) at the blocks given. */
 void job_fill(const struct job *job, struct job_instance *instance, uint32_t rank, uint32_t request,
               const uint32_t *blocks, uint64_t begin, uint64_t end);
@@ -73,14 +83,18 @@ void job_fill(const struct job *job, struct job_instance *instance, uint32_t ran
 uint64_t job_wrong(const struct job *job, const struct job_instance *instance, uint32_t rank,
                    uint32_t request, const uint32_t *blocks, uint64_t begin, uint64_t end);
 
-/* send() and recv() of tokens [begin, end) of a request, blocks counted from 0. */
 struct kvf_task *job_send(const struct job *job, struct job_instance *instance, uint32_t rank,
-                          uint32_t request, const uint32_t *blocks, uint64_t n_tokens,
-                          const void *aux, size_t aux_bytes);
+                          const struct job_part *part, const void *aux, size_t aux_bytes);
 struct kvf_task *job_recv(const struct job *job, struct job_instance *instance, uint32_t rank,
-                          const char *source, uint32_t source_dp, uint32_t request,
-                          const uint32_t *blocks, uint64_t begin, uint64_t end, void *aux,
-                          size_t aux_capacity);
+                          const struct job_part *part, void *aux, size_t aux_capacity);
+/* send() of tokens [0, n) of a request, recv() of [begin, end); blocks counted from 0. */
+#define JOB_SEND(job, instance, rank, request, blocks, n, aux, aux_bytes)                          \
+    job_send((job), (instance), (rank), &(struct job_part){(request), (blocks), 0, (n), NULL, 0},  \
+             (aux), (aux_bytes))
+#define JOB_RECV(job, instance, rank, source, dp, request, blocks, begin, end, aux, capacity)      \
+    job_recv((job), (instance), (rank),                                                            \
+             &(struct job_part){(request), (blocks), (begin), (end), (source), (dp)}, (aux),       \
+             (capacity))
 /* Waits for the end and releases; the status. The result is copied if wanted. */
 kvf_status_t job_end(const struct job *job, struct kvf_task *task, struct kvf_result *ret_result);
 

@@ -3,7 +3,6 @@
  * What a host can get wrong: each gets its status and a sentence with the field and both values,
  * nothing is lost, and the engines still move a request afterwards.
  */
-#include <dlfcn.h>
 #include <string.h>
 
 #include "engine_job.h"
@@ -36,14 +35,7 @@ static void setup(void)
 {
     struct job_side from = side("ctx");
     struct job_side to = side("gen");
-    void *library = dlopen(library_path, RTLD_NOW | RTLD_LOCAL);
-
-    ck_assert_msg(library != NULL, "%s", dlerror());
-    memset(&job, 0, sizeof(job));
-    job.kvf = dlsym(library, "kvferry_plugin_v1");
-    job.fabric = "mpi";
-    job.fabric_path = fabric_path;
-    memset(job.key, 0x5a, sizeof(job.key));
+    job_open(&job, library_path, fabric_path);
     job_instance_start(&job, &from, KVF_ROLE_CONTEXT, &ctx);
     job_instance_start(&job, &to, KVF_ROLE_GENERATION, &gen);
     job_connect(&job, &gen, &ctx);
@@ -56,8 +48,8 @@ static void teardown(void)
     struct kvf_task *recv;
 
     job_fill(&job, &ctx, 0, REQUEST, source_blocks, 0, TOKENS);
-    send = job_send(&job, &ctx, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
-    recv = job_recv(&job, &gen, 0, "ctx", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
+    send = JOB_SEND(&job, &ctx, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
+    recv = JOB_RECV(&job, &gen, 0, "ctx", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
     ck_assert_int_eq(job_end(&job, recv, NULL), KVF_OK);
     ck_assert_int_eq(job_end(&job, send, NULL), KVF_OK);
     ck_assert_uint_eq(job_wrong(&job, &gen, 0, REQUEST, sink_blocks, 0, TOKENS), 0);

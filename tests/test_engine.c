@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole engines in one process, over the in-process fabric. */
-#include <dlfcn.h>
 #include <string.h>
 
 #include "engine_job.h"
@@ -29,15 +28,7 @@ static struct job job;
 
 static void setup(void)
 {
-    void *library = dlopen(library_path, RTLD_NOW | RTLD_LOCAL);
-
-    ck_assert_msg(library != NULL, "%s", dlerror());
-    memset(&job, 0, sizeof(job));
-    job.kvf = dlsym(library, "kvferry_plugin_v1");
-    ck_assert_ptr_nonnull(job.kvf);
-    job.fabric = "mpi";
-    job.fabric_path = fabric_path;
-    memset(job.key, 0x5a, sizeof(job.key));
+    job_open(&job, library_path, fabric_path);
     job.seed = rnd64();
 }
 
@@ -58,9 +49,9 @@ START_TEST(one_request_arrives)
     job_connect(&job, &gen, &ctx);
     for (uint32_t rank = 0; rank < 2; rank++) {
         job_fill(&job, &ctx, rank, 1, source_blocks, 0, 60);
-        sends[rank] = job_send(&job, &ctx, rank, 1, source_blocks, 60, "first", 6);
+        sends[rank] = JOB_SEND(&job, &ctx, rank, 1, source_blocks, 60, "first", 6);
     }
-    recv = job_recv(&job, &gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, aux, sizeof(aux));
+    recv = JOB_RECV(&job, &gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, aux, sizeof(aux));
     ck_assert_int_eq(job_end(&job, recv, &r), KVF_OK);
     ck_assert_uint_eq(r.bytes, 60u * 3 * 2 * 4 * 32);
     ck_assert_str_eq(aux, "first");
@@ -121,13 +112,13 @@ START_TEST(many_requests_in_any_order)
 
             if (!send) {
                 blocks_of(i, 3, blocks);
-                recvs[i] = job_recv(&job, &p.gen, 0, "ctx", 0, i, blocks, 0, MANY_TOKENS, NULL, 0);
+                recvs[i] = JOB_RECV(&job, &p.gen, 0, "ctx", 0, i, blocks, 0, MANY_TOKENS, NULL, 0);
                 continue;
             }
             blocks_of(i, 5, blocks);
             for (uint32_t r = 0; r < 2; r++) {
                 job_fill(&job, &p.ctx, r, i, blocks, 0, MANY_TOKENS);
-                sends[i][r] = job_send(&job, &p.ctx, r, i, blocks, MANY_TOKENS, NULL, 0);
+                sends[i][r] = JOB_SEND(&job, &p.ctx, r, i, blocks, MANY_TOKENS, NULL, 0);
             }
         }
     for (uint32_t i = 0; i < MANY; i++) {
@@ -161,9 +152,9 @@ START_TEST(latent_to_all_ranks_from_an_unknown_group)
     start_pair(&c, &g);
     for (uint32_t r = 0; r < 4; r++)
         recvs[r] =
-            job_recv(&job, &p.gen, r, "ctx", KVF_DP_UNKNOWN, 9, sink_blocks + 2, 0, 7, NULL, 0);
+            JOB_RECV(&job, &p.gen, r, "ctx", KVF_DP_UNKNOWN, 9, sink_blocks + 2, 0, 7, NULL, 0);
     job_fill(&job, &p.ctx, 2, 9, source_blocks + 3, 0, 7);
-    send = job_send(&job, &p.ctx, 2, 9, source_blocks + 3, 7, NULL, 0);
+    send = JOB_SEND(&job, &p.ctx, 2, 9, source_blocks + 3, 7, NULL, 0);
     for (uint32_t r = 0; r < 4; r++) {
         ck_assert_int_eq(job_end(&job, recvs[r], NULL), KVF_OK);
         ck_assert_uint_eq(job_wrong(&job, &p.gen, r, 9, sink_blocks + 2, 0, 7), 0);
@@ -184,9 +175,9 @@ START_TEST(prefix_offset_leaves_the_prefix_alone)
     job.seed--;
     for (uint32_t r = 0; r < 2; r++) {
         job_fill(&job, &p.ctx, r, 1, source_blocks, 0, 60);
-        sends[r] = job_send(&job, &p.ctx, r, 1, source_blocks, 60, NULL, 0);
+        sends[r] = JOB_SEND(&job, &p.ctx, r, 1, source_blocks, 60, NULL, 0);
     }
-    recv = job_recv(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 32, 60, NULL, 0);
+    recv = JOB_RECV(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 32, 60, NULL, 0);
     ck_assert_int_eq(job_end(&job, recv, NULL), KVF_OK);
     ck_assert_uint_eq(job_wrong(&job, &p.gen, 0, 1, sink_blocks, 32, 60), 0);
     job.seed++;
@@ -204,12 +195,12 @@ START_TEST(cancel_ends_both_sides)
 
     start_pair(&context, &generation);
     /* Rank 1 of the source never sends: the receive cannot complete. */
-    sends[0] = job_send(&job, &p.ctx, 0, 1, source_blocks, 60, NULL, 0);
-    recv = job_recv(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, NULL, 0);
+    sends[0] = JOB_SEND(&job, &p.ctx, 0, 1, source_blocks, 60, NULL, 0);
+    recv = JOB_RECV(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, NULL, 0);
     ck_assert_int_eq(job.kvf->task_release(recv), KVF_EBUSY);
     ck_assert_int_eq(job.kvf->task_cancel(recv, 0), KVF_OK);
     ck_assert_int_eq(job_end(&job, recv, NULL), KVF_ECANCELED);
-    sends[1] = job_send(&job, &p.ctx, 1, 1, source_blocks, 60, NULL, 0);
+    sends[1] = JOB_SEND(&job, &p.ctx, 1, 1, source_blocks, 60, NULL, 0);
     ck_assert_int_eq(job.kvf->task_cancel(sends[0], 0), KVF_OK);
     ck_assert_int_eq(job.kvf->task_cancel(sends[1], 0), KVF_OK);
     (void)job_end(&job, sends[0], NULL); /* delivered, canceled or failed, but over */
@@ -224,8 +215,8 @@ START_TEST(destroy_with_work_outstanding)
     struct kvf_result r = {.size = sizeof(r)};
 
     start_pair(&context, &generation);
-    recv = job_recv(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, NULL, 0);
-    (void)job_send(&job, &p.ctx, 0, 1, source_blocks, 60, NULL, 0);
+    recv = JOB_RECV(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, NULL, 0);
+    (void)JOB_SEND(&job, &p.ctx, 0, 1, source_blocks, 60, NULL, 0);
     ck_assert_int_eq(job.kvf->task_poll(recv, &r), KVF_OK);
     ck_assert_int_eq(r.status, KVF_IN_PROGRESS);
     stop_pair();
@@ -238,7 +229,7 @@ START_TEST(deadline_says_what_was_missing)
     struct kvf_result r;
 
     start_pair(&context, &generation);
-    recv = job_recv(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, NULL, 0);
+    recv = JOB_RECV(&job, &p.gen, 0, "ctx", 0, 1, sink_blocks, 0, 60, NULL, 0);
     ck_assert_int_eq(job.kvf->task_extend(recv, 20000000), KVF_OK);
     ck_assert_int_eq(job_end(&job, recv, &r), KVF_ETIMEDOUT);
     ck_assert_int_eq((int)r.state, KVF_TASK_EXPIRED);
@@ -283,7 +274,7 @@ START_TEST(extents_by_layer_and_by_token)
     char aux[16] = "";
 
     start_pair(&context, &generation);
-    recv = job_recv(&job, &p.gen, 0, "ctx", 0, 4, sink_blocks, 0, 60, aux, sizeof(aux));
+    recv = JOB_RECV(&job, &p.gen, 0, "ctx", 0, 4, sink_blocks, 0, 60, aux, sizeof(aux));
     for (uint32_t r = 0; r < 2; r++) {
         sends[r] = open_send(r, 4, 0);
         job_fill(&job, &p.ctx, r, 4, source_blocks, 0, 60);
@@ -312,7 +303,7 @@ START_TEST(restart_under_the_same_receive)
     struct kvf_result result;
 
     start_pair(&context, &generation);
-    recv = job_recv(&job, &p.gen, 0, "ctx", 0, 4, sink_blocks, 0, 60, NULL, 0);
+    recv = JOB_RECV(&job, &p.gen, 0, "ctx", 0, 4, sink_blocks, 0, 60, NULL, 0);
     for (uint32_t r = 0; r < 2; r++) {
         first[r] = open_send(r, 4, 0);
         extend(r, first[r], 0, 2, 0, 60);

@@ -3,7 +3,6 @@
  * The order in which runtimes call: each test drives the dlopened table as one of them does, with
  * the event descriptor and engine_reap instead of waits where it does so.
  */
-#include <dlfcn.h>
 #include <poll.h>
 #include <string.h>
 
@@ -38,15 +37,7 @@ static struct job_side side(const char *name, uint32_t tp, uint32_t dp, bool lat
 
 static void setup(void)
 {
-    void *library = dlopen(library_path, RTLD_NOW | RTLD_LOCAL);
-
-    ck_assert_msg(library != NULL, "%s", dlerror());
-    memset(&job, 0, sizeof(job));
-    job.kvf = dlsym(library, "kvferry_plugin_v1");
-    ck_assert_ptr_nonnull(job.kvf);
-    job.fabric = "mpi";
-    job.fabric_path = fabric_path;
-    memset(job.key, 0x5a, sizeof(job.key));
+    job_open(&job, library_path, fabric_path);
     job.seed = rnd64();
 }
 
@@ -126,11 +117,11 @@ START_TEST(vllm_pull)
     start(&from, &to);
     for (uint32_t r = 0; r < 2; r++) {
         job_fill(&job, &prefill, r, REQUEST, source_blocks, 0, TOKENS);
-        sends[r] = job_send(&job, &prefill, r, REQUEST, source_blocks, TOKENS, NULL, 0);
+        sends[r] = JOB_SEND(&job, &prefill, r, REQUEST, source_blocks, TOKENS, NULL, 0);
     }
     for (uint32_t r = 0; r < 2; r++)
         recvs[r] =
-            job_recv(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
+            JOB_RECV(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
     for (uint32_t r = 0; r < 2; r++) {
         ck_assert(step_until(decode.ranks[r].engine, recvs[r], KVF_EVENT_ENDED));
         ck_assert_int_eq(job_end(&job, recvs[r], NULL), KVF_OK);
@@ -153,7 +144,7 @@ START_TEST(vllm_push)
     start(&from, &to);
     for (uint32_t r = 0; r < 2; r++)
         recvs[r] =
-            job_recv(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
+            JOB_RECV(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
     job_fill(&job, &prefill, 0, REQUEST, source_blocks, 0, TOKENS);
     send = open_send(&prefill, 0, 0);
     ck_assert(step_until(prefill.ranks[0].engine, send, KVF_EVENT_MATCHED));
@@ -182,7 +173,7 @@ START_TEST(sglang_decode_first_chunked)
     uint32_t first = 4711;
 
     start(&from, &to);
-    recv = job_recv(&job, &decode, 0, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, &token,
+    recv = JOB_RECV(&job, &decode, 0, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, &token,
                     sizeof(token));
     for (uint32_t r = 0; r < 2; r++) {
         job_fill(&job, &prefill, r, REQUEST, source_blocks, 0, TOKENS);
@@ -217,10 +208,10 @@ START_TEST(trtllm_generation_first_attention_dp)
 
     start(&from, &to);
     for (uint32_t r = 0; r < 4; r++)
-        recvs[r] = job_recv(&job, &decode, r, "prefill", KVF_DP_UNKNOWN, REQUEST, sink_blocks, 0,
+        recvs[r] = JOB_RECV(&job, &decode, r, "prefill", KVF_DP_UNKNOWN, REQUEST, sink_blocks, 0,
                             TOKENS, NULL, 0);
     job_fill(&job, &prefill, 3, REQUEST, source_blocks, 0, TOKENS);
-    send = job_send(&job, &prefill, 3, REQUEST, source_blocks, TOKENS, NULL, 0);
+    send = JOB_SEND(&job, &prefill, 3, REQUEST, source_blocks, TOKENS, NULL, 0);
     for (uint32_t r = 0; r < 4; r++) {
         ck_assert_int_eq(job_end(&job, recvs[r], NULL), KVF_OK);
         check(r);
@@ -242,7 +233,7 @@ START_TEST(preempted_sender)
     start(&from, &to);
     for (uint32_t r = 0; r < 2; r++)
         recvs[r] =
-            job_recv(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
+            JOB_RECV(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
     send = open_send(&prefill, 0, 0);
     extend(send, 0, 2, 0, TOKENS); /* of memory that was never filled */
     ck_assert(step_until(prefill.ranks[0].engine, send, KVF_EVENT_MATCHED));
@@ -274,10 +265,10 @@ START_TEST(full_prefix_hit)
     uint32_t first = 4711;
 
     start(&from, &to);
-    recv = job_recv(&job, &decode, 0, "prefill", 0, REQUEST, NULL, 0, 0, &token, sizeof(token));
+    recv = JOB_RECV(&job, &decode, 0, "prefill", 0, REQUEST, NULL, 0, 0, &token, sizeof(token));
     for (uint32_t r = 0; r < 2; r++)
         sends[r] =
-            job_send(&job, &prefill, r, REQUEST, source_blocks, TOKENS, &first, sizeof(first));
+            JOB_SEND(&job, &prefill, r, REQUEST, source_blocks, TOKENS, &first, sizeof(first));
     ck_assert_int_eq(job_end(&job, recv, &result), KVF_OK);
     ck_assert_uint_eq(result.bytes, 0);
     ck_assert_uint_eq(token, 4711);
@@ -325,12 +316,12 @@ START_TEST(both_roles)
     job_connect(&job, &prefill, &decode);
     for (uint32_t r = 0; r < 2; r++) {
         job_fill(&job, &prefill, r, 1, source_blocks, 0, TOKENS);
-        sends[r] = job_send(&job, &prefill, r, 1, source_blocks, TOKENS, NULL, 0);
-        recvs[r] = job_recv(&job, &prefill, r, "right", 0, 2, sink_blocks, 0, TOKENS, NULL, 0);
+        sends[r] = JOB_SEND(&job, &prefill, r, 1, source_blocks, TOKENS, NULL, 0);
+        recvs[r] = JOB_RECV(&job, &prefill, r, "right", 0, 2, sink_blocks, 0, TOKENS, NULL, 0);
     }
     job_fill(&job, &decode, 0, 2, source_blocks, 0, TOKENS);
-    sends[2] = job_send(&job, &decode, 0, 2, source_blocks, TOKENS, NULL, 0);
-    recvs[2] = job_recv(&job, &decode, 0, "left", 0, 1, sink_blocks, 0, TOKENS, NULL, 0);
+    sends[2] = JOB_SEND(&job, &decode, 0, 2, source_blocks, TOKENS, NULL, 0);
+    recvs[2] = JOB_RECV(&job, &decode, 0, "left", 0, 1, sink_blocks, 0, TOKENS, NULL, 0);
     for (uint32_t i = 0; i < 3; i++) {
         ck_assert_int_eq(job_end(&job, recvs[i], NULL), KVF_OK);
         ck_assert_int_eq(job_end(&job, sends[i], NULL), KVF_OK);
@@ -361,11 +352,11 @@ START_TEST(two_engines_in_one_process)
     job_connect(&other, &other_decode, &other_prefill);
     job_fill(&job, &prefill, 0, REQUEST, source_blocks, 0, TOKENS);
     job_fill(&other, &other_prefill, 0, REQUEST, source_blocks, 0, TOKENS);
-    sends[0] = job_send(&job, &prefill, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
-    sends[1] = job_send(&other, &other_prefill, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
-    recvs[0] = job_recv(&job, &decode, 0, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
+    sends[0] = JOB_SEND(&job, &prefill, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
+    sends[1] = JOB_SEND(&other, &other_prefill, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
+    recvs[0] = JOB_RECV(&job, &decode, 0, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
     recvs[1] =
-        job_recv(&other, &other_decode, 0, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
+        JOB_RECV(&other, &other_decode, 0, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS, NULL, 0);
     for (uint32_t i = 0; i < 2; i++) {
         ck_assert_int_eq(job_end(&job, recvs[i], NULL), KVF_OK);
         ck_assert_int_eq(job_end(&job, sends[i], NULL), KVF_OK);
