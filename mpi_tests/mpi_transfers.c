@@ -17,8 +17,8 @@ enum { MAX_REQUESTS = 256, MAX_AUX = 4096, ALARM_S = 200 };
 
 #define SIDE(label, n, t, p, d, bt, major)                                                         \
     {                                                                                              \
-        .name = label, .n_instances = (n), .tp = (t), .pp = (p), .dp = (d), .block_tokens = (bt),  \
-        .token_major = (major)                                                                     \
+        .name = (label), .n_instances = (n), .tp = (t), .pp = (p), .dp = (d),                      \
+        .block_tokens = (bt), .token_major = (major)                                               \
     }
 
 static const struct transfer_case cases[] = {
