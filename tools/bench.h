@@ -130,7 +130,9 @@ enum bench_sum {
     BENCH_QUEUE_NS,
     BENCH_WIRE_NS,
     BENCH_UNPACK_NS,
-    BENCH_PACK_NS,
+    BENCH_PACK_NS,        /* the engines' own counters, from here */
+    BENCH_LANE_WIRE_NS,   /* launch to wire done, summed over batches */
+    BENCH_LANE_UNPACK_NS, /* lane time */
     BENCH_SUMS,
 };
 

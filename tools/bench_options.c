@@ -57,7 +57,7 @@ static const struct option_rule rules[] = {
     TEXT("layout", "L[,L]", layout_text, "head-major or token-major; context,generation"),
     NUMBER("run-bytes", "N", run_bytes, 1, 1u << 30,
            "Choose the block size so that a run of the baseline has N bytes"),
-    NUMBER("lanes", "N", n_lanes, 1, 256, "Send and receive lanes of an engine (its default)"),
+    NUMBER("lanes", "N", n_lanes, 1, 64, "Send and receive lanes of an engine (its default)"),
     TEXT("compare-lanes", "N,N", lanes_text, "Run with each lane count in turn, side by side"),
     NUMBER("links-per-peer", "N", links_per_peer, 1, 16, "Links of a pair (the engine's default)"),
     NUMBER("slot-bytes", "N", slot_bytes, 4096, 1u << 30, "Staging slot (the fabric's default)"),
@@ -274,7 +274,7 @@ bool bench_options_check(struct bench_options *o, struct tool_error *error)
                          o->n_lanes, o->lanes_text);
     o->lanes[0] = (uint32_t)o->n_lanes;
     o->n_lanes_compared = 1;
-    if (o->lanes_text && !parse_list("--compare-lanes", o->lanes_text, 256, BENCH_LANES_MAX, error,
+    if (o->lanes_text && !parse_list("--compare-lanes", o->lanes_text, 64, BENCH_LANES_MAX, error,
                                      o->lanes, &o->n_lanes_compared))
         return false;
     if (!topology_parse("--context", o->context_text, error, &o->context) ||

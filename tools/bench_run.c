@@ -506,6 +506,8 @@ void bench_run(struct bench_job *job, struct bench_variant *variant, struct benc
         tally->sums[BENCH_SENT_BYTES] += after.bytes_sent - before.bytes_sent;
         tally->sums[BENCH_FILLER_BYTES] += after.filler_bytes - before.filler_bytes;
         tally->sums[BENCH_PACK_NS] += after.pack_ns - before.pack_ns;
+        tally->sums[BENCH_LANE_WIRE_NS] += after.wire_ns - before.wire_ns;
+        tally->sums[BENCH_LANE_UNPACK_NS] += after.unpack_ns - before.unpack_ns;
     }
     tally->sums[BENCH_EXPECTED_BYTES] += job->bytes_expected;
     slots_free(&r);

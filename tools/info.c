@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "collectives/util.h"
+#include "plugin/config.h"
 #include "tools/commands.h"
 #include "tools/library.h"
 #include "tools/model.h"
@@ -71,38 +72,24 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 
 /* -- settings: struct kvf_engine_config of kvferry.h -- */
 
-static const struct setting {
+/* Those that are not numbers; the numbers are the library's own table. */
+static const struct text_setting {
     const char *name;
     const char *unit;
     const char *standard; /* what 0 or NULL means */
     const char *what;
-} settings[] = {
-    {"instance", "name", "required", "name of this model replica, unique in the job"},
+} text_settings[] = {
+    {"instance", "name", "required", "this model replica, unique in the job"},
     {"place", "struct", "required", "where this rank stands in its instance"},
-    {"roles", "bits", "both", "context (sends), generation (receives)"},
+    {"roles", "bits", "both", "1 context (sends), 2 generation (receives)"},
     {"compat", "name", "\"\"", "model, weights, anything both sides must share"},
-    {"fabric", "name", "nccl where usable, else mpi", "how bytes move"},
-    {"fabric_path", "file", "beside libkvferry.so", "the fabric's library"},
+    {"fabric", "name", "nccl, else mpi", "how bytes move"},
+    {"fabric_path", "file", "by libkvferry.so", "the fabric's library"},
     {"device", "ordinal", "0", "CUDA device of the nccl fabric"},
     {"listen_address", "address", "127.0.0.1", "numeric IPv4 or IPv6 to listen on"},
     {"advertise_address", "address", "listen_address", "numeric address peers use"},
-    {"listen_port", "port", "any free one", "TCP port"},
     {"job_key", "32 bytes", "required", "secret of the job"},
-    {"n_send_lanes", "threads", "2", "sending worker threads"},
-    {"n_recv_lanes", "threads", "2", "receiving worker threads"},
-    {"slots_per_lane", "slots", "4", "staging slots of a lane"},
-    {"slot_bytes", "bytes", "by fabric (mpi: 1 MiB)", "size of a staging slot"},
-    {"chunk_bytes", "bytes", "slot_bytes / 4", "largest chunk"},
-    {"links_per_peer", "links", "2", "links of a (source, destination) pair"},
-    {"max_groups", "groups", "4 (mpi: no limit)", "launched groups of a device"},
-    {"max_peers", "peers", "1024", "peers connected at once"},
-    {"max_tasks", "tasks", "4096", "tasks not yet released"},
-    {"max_blocks", "entries", "4 Mi", "block-list entries of all unreleased tasks"},
-    {"max_aux_bytes", "bytes", "256 KiB", "largest aux payload"},
-    {"default_timeout_ns", "ns", "60 s", "deadline of tasks that name none"},
-    {"connect_timeout_ns", "ns", "60 s", "deadline of lazy connects"},
-    {"destroy_timeout_ns", "ns", "10 s", "longest wait of engine_destroy"},
-    {"log_level", "1 .. 5", "2 (warnings)", "most verbose level wanted"},
+    {"log_level", "level", "2", "1 errors, 2 warnings, 3 info, 4 debug, 5 trace"},
 };
 
 /* -- trying a fabric -- */
@@ -240,18 +227,33 @@ static json_t *list_fabrics(const struct info_options *o)
     return fabrics;
 }
 
+static void list_setting(json_t *list, const char *name, const char *unit, const char *standard,
+                         const char *range, const char *what)
+{
+    (void)printf("  %-19s %-9s %-15s %-22s %s\n", name, unit, standard, range, what);
+    (void)json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s,s:s}", "name", name, "unit", unit,
+                                                "default", standard, "range", range, "what", what));
+}
+
 static json_t *list_settings(void)
 {
     json_t *list = json_array();
+    const struct kvfi_setting *s;
+    char standard[32];
+    char range[64];
 
     (void)printf("\nsettings of an engine (struct kvf_engine_config; zero means the default)\n");
-    for (size_t i = 0; i < KVFI_ARRAY_LEN(settings); i++) {
-        const struct setting *s = &settings[i];
-
-        (void)printf("  %-19s %-9s %-28s %s\n", s->name, s->unit, s->standard, s->what);
-        (void)json_array_append_new(list,
-                                    json_pack("{s:s,s:s,s:s,s:s}", "name", s->name, "unit", s->unit,
-                                              "default", s->standard, "what", s->what));
+    for (size_t i = 0; i < KVFI_ARRAY_LEN(text_settings); i++)
+        list_setting(list, text_settings[i].name, text_settings[i].unit, text_settings[i].standard,
+                     "", text_settings[i].what);
+    for (unsigned i = 0; (s = kvfi_setting_get(i)) != NULL; i++) {
+        (void)snprintf(standard, sizeof(standard), "%" PRIu64, s->default_value);
+        if (s->max_value == KVF_FOREVER)
+            (void)snprintf(range, sizeof(range), "%" PRIu64 " .. forever", s->min_value);
+        else
+            (void)snprintf(range, sizeof(range), "%" PRIu64 " .. %" PRIu64, s->min_value,
+                           s->max_value);
+        list_setting(list, s->name, s->unit, standard, range, s->reason);
     }
     return list;
 }

@@ -46,6 +46,17 @@ static json_t *stages_of(const struct bench_variant *variant)
     return object;
 }
 
+/* What the lanes did for a receive; they do it side by side. */
+static json_t *lanes_of(const struct bench_variant *variant)
+{
+    json_t *object = json_object();
+
+    set_real(object, "pack", bench_stage_ms(variant, BENCH_PACK_NS));
+    set_real(object, "wire", bench_stage_ms(variant, BENCH_LANE_WIRE_NS));
+    set_real(object, "unpack", bench_stage_ms(variant, BENCH_LANE_UNPACK_NS));
+    return object;
+}
+
 /* What every variant has: its figures over all its runs. */
 static void set_variant(json_t *object, const struct bench_job *job, struct bench_variant *variant)
 {
@@ -67,8 +78,10 @@ static void set_variant(json_t *object, const struct bench_job *job, struct benc
     (void)json_object_set_new(object, "throughput_gbs_runs", runs);
     set_real(object, "wall_s", (double)variant->wall_ns / 1e9);
     set_real(object, "busy_s", (double)variant->busy_ns / 1e9);
-    if (!variant->is_naive)
-        (void)json_object_set_new(object, "stages_ms", stages_of(variant));
+    if (variant->is_naive)
+        return;
+    (void)json_object_set_new(object, "stages_ms", stages_of(variant));
+    (void)json_object_set_new(object, "lane_ms", lanes_of(variant));
 }
 
 static json_t *side_of(const struct shape_options *side, const struct topology *t)

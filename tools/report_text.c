@@ -43,16 +43,17 @@ static void print_stages(const struct bench_variant *variants, uint32_t n)
     static const struct {
         enum bench_sum sum;
         const char *name;
-    } stages[] = {{BENCH_HANDSHAKE_NS, "handshake"},
-                  {BENCH_QUEUE_NS, "queue"},
-                  {BENCH_WIRE_NS, "wire"},
-                  {BENCH_UNPACK_NS, "unpack"},
-                  {BENCH_PACK_NS, "(pack)"}};
+    } stages[] = {{BENCH_HANDSHAKE_NS, "handshake"}, {BENCH_QUEUE_NS, "queue"},
+                  {BENCH_WIRE_NS, "wire"},           {BENCH_UNPACK_NS, "unpack"},
+                  {BENCH_PACK_NS, "(pack)"},         {BENCH_LANE_WIRE_NS, "(wire)"},
+                  {BENCH_LANE_UNPACK_NS, "(unpack)"}};
     double row[VARIANTS_MAX];
 
     if (n == 0)
         return;
-    (void)printf("\nwhere the time went, ms a receive (pack: at the sources, meanwhile)\n");
+    (void)printf(
+        "\nwhere the time went, ms a receive, one after the other; in brackets: what lanes were "
+        "busy with\n");
     for (size_t s = 0; s < sizeof(stages) / sizeof(stages[0]); s++) {
         for (uint32_t v = 0; v < n; v++)
             row[v] = bench_stage_ms(&variants[v], stages[s].sum);
