@@ -375,10 +375,6 @@ static uint32_t find_receiver(struct kvf_task *task, const struct kvfi_inbound *
             *ret_text = "every rank of this receiver has asked already";
             return KVFI_NONE;
         }
-        if (!same_ranges(r->ranges, in->ranges)) {
-            *ret_text = "ranks of one receiver ask for different token ranges";
-            return KVFI_NONE;
-        }
         return i;
     }
     return new_receiver(task, in, instance, ret_text);
@@ -401,12 +397,16 @@ static void say_accept(struct kvf_engine *engine, const struct kvfi_inbound *in)
     kvfi_peer_send(engine, &engine->peers[in->peer], &m);
 }
 
-static kvf_status_t make_plan(struct kvf_engine *engine, struct kvfi_inbound *in, char *text,
-                              size_t text_cap)
+static kvf_status_t make_plan(struct kvf_engine *engine, struct kvfi_inbound *in,
+                              const struct kvfi_receiver *receiver, char *text, size_t text_cap)
 {
     struct kvfi_plan_input input;
     kvf_status_t status;
 
+    if (!same_ranges(receiver->ranges, in->ranges)) {
+        (void)snprintf(text, text_cap, "ranks of one receiver ask for different token ranges");
+        return KVF_EMISMATCH;
+    }
     plan_input(engine, in, NULL, &input);
     status = kvfi_plan_init(&input, text, text_cap, &in->plan);
     if (status)
@@ -442,7 +442,7 @@ static void match(struct kvf_engine *engine, struct kvfi_inbound *in, struct kvf
     kvf_status_t status = KVF_EEXIST;
 
     if (receiver != KVFI_NONE)
-        status = make_plan(engine, in, text, sizeof(text));
+        status = make_plan(engine, in, &task->send.receivers[receiver], text, sizeof(text));
     unlink_waiting(engine, in);
     in->task = task;
     in->next_of_task = task->send.inbounds;

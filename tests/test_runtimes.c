@@ -253,6 +253,30 @@ START_TEST(preempted_sender)
 }
 END_TEST
 
+/* Ranks of one receiver must agree on what they want; the source does not wait for its deadline. */
+START_TEST(ranks_that_ask_for_different_ranges)
+{
+    struct job_side from = side("prefill", 1, 1, false);
+    struct job_side to = side("decode", 2, 1, false);
+    struct kvf_task *recvs[2];
+    struct kvf_task *send;
+    kvf_status_t ends[2];
+
+    start(&from, &to);
+    send = JOB_SEND(&job, &prefill, 0, REQUEST, source_blocks, TOKENS, NULL, 0);
+    for (uint32_t r = 0; r < 2; r++)
+        recvs[r] =
+            JOB_RECV(&job, &decode, r, "prefill", 0, REQUEST, sink_blocks, 0, TOKENS - r, NULL, 0);
+    for (uint32_t r = 0; r < 2; r++)
+        ends[r] = job_end(&job, recvs[r], NULL);
+    /* Whichever asked first is served. */
+    ck_assert((ends[0] == KVF_OK && ends[1] == KVF_EMISMATCH) ||
+              (ends[1] == KVF_OK && ends[0] == KVF_EMISMATCH));
+    ck_assert_int_eq(job_end(&job, send, NULL), KVF_EMISMATCH);
+    stop();
+}
+END_TEST
+
 /* Everything is cached at the decode side: nothing moves but the first token. */
 START_TEST(full_prefix_hit)
 {
@@ -377,6 +401,7 @@ static void fill(TCase *tc)
     tcase_add_test(tc, sglang_decode_first_chunked);
     tcase_add_test(tc, trtllm_generation_first_attention_dp);
     tcase_add_test(tc, preempted_sender);
+    tcase_add_test(tc, ranks_that_ask_for_different_ranges);
     tcase_add_test(tc, full_prefix_hit);
     tcase_add_test(tc, abort_before_scheduling);
     tcase_add_test(tc, both_roles);
