@@ -349,6 +349,9 @@ struct kvf_engine {
     bool has_loop;
     uv_async_t wake;
     uv_prepare_t prepare;
+    uv_idle_t spin; /* active: the loop looks again at once */
+    uint64_t seen_frames;
+    uint64_t active_ns; /* when it last had something to do */
     uv_timer_t tick;
     uv_timer_t stop_timer;
     bool stopping;

