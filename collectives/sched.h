@@ -82,7 +82,13 @@ struct kvfi_send_sched_config {
     uint32_t links_per_peer;
     uint32_t max_offers; /* open offers of a lane, each to a different peer; design R1: 2 */
     uint32_t max_groups; /* launched batches of all lanes together; design R4; 0 = no limit */
-    uint64_t starve_ns;  /* a peer that waited this long goes before any priority */
+    /*
+     * Launched batches of one lane; 0 = 1, design R1. More only on a fabric whose launched sends
+     * hold nothing that another needs (host memory): then the next one need not wait until the lane
+     * has reported the last.
+     */
+    uint32_t max_launched;
+    uint64_t starve_ns; /* a peer that waited this long goes before any priority */
     kvfi_chunk_bytes_fn chunk_bytes;
     void *chunk_ctx;
 };
@@ -196,6 +202,7 @@ struct kvfi_recv_sched_config {
      */
     uint32_t max_offers;
     uint32_t max_groups; /* posted receives of all lanes together; design R4; 0 = no limit */
+    uint32_t max_posted; /* of one lane; 0 = 1. More as for max_launched */
 };
 
 enum kvfi_recv_action_kind {

@@ -42,9 +42,9 @@ struct slot {
 };
 
 struct lane {
-    uint64_t free;   /* bit per slot */
-    uint64_t go;     /* slots in SLOT_GO */
-    uint32_t posted; /* slot, or NONE */
+    uint64_t free; /* bit per slot */
+    uint64_t go;   /* slots in SLOT_GO */
+    uint32_t n_posted;
     uint32_t n_grants;
     uint32_t heap; /* of links whose offer waits */
     uint32_t first;
@@ -133,7 +133,6 @@ struct kvfi_recv_sched *kvfi_recv_sched_init(void *memory,
     s->link_nodes = (void *)(base + at.link_nodes);
     for (uint32_t i = 0; i < config->n_lanes; i++) {
         s->lanes[i].free = UINT64_MAX >> (64 - config->slots_per_lane);
-        s->lanes[i].posted = NONE;
         s->lanes[i].heap = KVFI_HEAP_NIL;
         s->lanes[i].first = NONE;
         s->lanes[i].last = NONE;
@@ -267,14 +266,15 @@ static void slot_free(struct kvfi_recv_sched *s, uint32_t lane, uint32_t slot)
 
 /* ---- posting ------------------------------------------------------------------------------ */
 
-/* Lane that posts nothing now and has the oldest GO; NONE. */
+/* Lane that may post one more and has the oldest GO; NONE. */
 static uint32_t next_post(const struct kvfi_recv_sched *s, uint32_t *ret_slot)
 {
+    uint32_t per_lane = s->config.max_posted ? s->config.max_posted : 1;
     uint64_t best = UINT64_MAX;
     uint32_t lane = NONE;
 
     for (uint32_t i = 0; i < s->config.n_lanes; i++) {
-        if (s->lanes[i].posted != NONE)
+        if (s->lanes[i].n_posted >= per_lane)
             continue;
         for (uint64_t m = s->lanes[i].go; m; m &= m - 1) {
             uint64_t order = slot_at(s, i, lowest(m))->go_order;
@@ -303,7 +303,7 @@ static void post_waiting(struct kvfi_recv_sched *s)
             return;
         slot_at(s, lane, slot)->state = SLOT_POSTED;
         s->lanes[lane].go &= ~bit(slot);
-        s->lanes[lane].posted = slot;
+        s->lanes[lane].n_posted++;
         s->n_posted++;
         emit_batch(s, KVFI_RECV_POST, lane, slot);
     }
@@ -340,7 +340,7 @@ static void slot_unlink(struct kvfi_recv_sched *s, uint32_t lane, uint32_t slot)
         l->go &= ~bit(slot);
         s->n_go--;
     } else if (b->state == SLOT_POSTED) {
-        l->posted = NONE;
+        l->n_posted--;
         s->n_posted--;
         s->n_go--;
     }
@@ -518,9 +518,9 @@ kvf_status_t kvfi_recv_on_go(struct kvfi_recv_sched *s, const struct kvfi_batch_
 void kvfi_recv_on_received(struct kvfi_recv_sched *s, uint32_t lane, uint32_t slot)
 {
     assert(lane < s->config.n_lanes && slot < s->config.slots_per_lane);
-    assert(slot_at(s, lane, slot)->state == SLOT_POSTED && s->lanes[lane].posted == slot);
+    assert(slot_at(s, lane, slot)->state == SLOT_POSTED && s->lanes[lane].n_posted > 0);
     slot_at(s, lane, slot)->state = SLOT_UNPACKING;
-    s->lanes[lane].posted = NONE;
+    s->lanes[lane].n_posted--;
     s->n_posted--;
     s->n_go--;
     post_waiting(s);

@@ -184,14 +184,15 @@ static bool offer_next(struct kvfi_send_sched *s, uint32_t lane)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
-/* The idle lane whose oldest grant is the oldest of all; KVFI_SEND_NONE if there is none. */
+/* The lane with room whose oldest grant is the oldest of all; KVFI_SEND_NONE if there is none. */
 static uint32_t next_launch(const struct kvfi_send_sched *s, uint32_t *ret_slot)
 {
+    uint32_t per_lane = s->config.max_launched ? s->config.max_launched : 1;
     uint64_t best = UINT64_MAX;
     uint32_t lane = KVFI_SEND_NONE;
 
     for (uint32_t i = 0; i < s->config.n_lanes; i++) {
-        if (s->lanes[i].launched != KVFI_SEND_NONE)
+        if (s->lanes[i].n_launched >= per_lane)
             continue;
         for (uint64_t m = s->lanes[i].granted; m; m &= m - 1) {
             uint64_t order = kvfi_send_slot_at(s, i, kvfi_send_lowest(m))->order;
@@ -218,7 +219,7 @@ static void launch_granted(struct kvfi_send_sched *s)
         b = kvfi_send_slot_at(s, lane, slot);
         offer_close(s, lane, slot);
         b->state = KVFI_SEND_SLOT_LAUNCHED;
-        s->lanes[lane].launched = slot;
+        s->lanes[lane].n_launched++;
         s->n_launched++;
         kvfi_send_link_at(s, b->id.peer, b->id.link)->n_sent++;
         emit_batch(s, KVFI_SEND_LAUNCH, lane, slot);
@@ -271,7 +272,7 @@ static void slot_unlink(struct kvfi_send_sched *s, uint32_t lane, uint32_t slot)
     if (b->state == KVFI_SEND_SLOT_OFFERED || b->state == KVFI_SEND_SLOT_GRANTED) {
         offer_close(s, lane, slot);
     } else if (b->state == KVFI_SEND_SLOT_LAUNCHED) {
-        s->lanes[lane].launched = KVFI_SEND_NONE;
+        s->lanes[lane].n_launched--;
         s->n_launched--;
     }
     if (!wanted) {
@@ -516,9 +517,9 @@ void kvfi_send_on_sent(struct kvfi_send_sched *s, uint32_t lane, uint32_t slot, 
     assert(lane < s->config.n_lanes && slot < s->config.slots_per_lane);
     tell_time(s, now_ns);
     b = kvfi_send_slot_at(s, lane, slot);
-    assert(b->state == KVFI_SEND_SLOT_LAUNCHED && s->lanes[lane].launched == slot);
+    assert(b->state == KVFI_SEND_SLOT_LAUNCHED && s->lanes[lane].n_launched > 0);
     b->packing = false;
-    s->lanes[lane].launched = KVFI_SEND_NONE;
+    s->lanes[lane].n_launched--;
     s->n_launched--;
     if (b->delivered)
         slot_free(s, lane, slot);

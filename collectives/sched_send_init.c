@@ -73,7 +73,6 @@ struct kvfi_send_sched *kvfi_send_sched_init(void *memory,
     s->piece_nodes = (void *)(base + at.piece_nodes);
     for (uint32_t i = 0; i < config->n_lanes; i++) {
         s->lanes[i].free = UINT64_MAX >> (64 - config->slots_per_lane);
-        s->lanes[i].launched = KVFI_SEND_NONE;
         s->lanes[i].heap = KVFI_HEAP_NIL;
         s->lanes[i].first = KVFI_SEND_NONE;
         s->lanes[i].last = KVFI_SEND_NONE;

@@ -39,9 +39,9 @@ struct kvfi_send_lane {
     uint64_t granted;
     uint64_t pending;
     uint32_t n_offers; /* OFFERED or GRANTED */
-    uint32_t launched; /* slot, or KVFI_SEND_NONE */
-    uint32_t heap;     /* of eligible routes */
-    uint32_t first;    /* queue of the same routes */
+    uint32_t n_launched;
+    uint32_t heap;  /* of eligible routes */
+    uint32_t first; /* queue of the same routes */
     uint32_t last;
 };
 

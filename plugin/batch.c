@@ -12,6 +12,8 @@
 
 #define STARVE_NS UINT64_C(100000000)
 #define CACHE_LINE 64u
+/* Batches a lane has launched at once where waiting ones hold nothing (max_groups 0). */
+#define HOST_DEPTH 2u
 
 /* ---- lane threads: copies ------------------------------------------------------------------ */
 
@@ -420,6 +422,8 @@ void kvfi_sched_configs(const struct kvfi_config *config, struct kvfi_send_sched
     ret_send->max_offers = 2;
     ret_send->max_groups = config->max_groups;
     ret_send->starve_ns = STARVE_NS;
+    ret_send->max_launched = config->max_groups == 0 ? HOST_DEPTH : 1;
+    ret_recv->max_posted = ret_send->max_launched;
     ret_recv->n_lanes = config->n_recv_lanes;
     ret_recv->slots_per_lane = config->slots_per_lane;
     ret_recv->slot_bytes = (uint32_t)config->slot_bytes;

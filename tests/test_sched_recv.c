@@ -147,6 +147,31 @@ START_TEST(no_offer_starves)
 }
 END_TEST
 
+/* Two posted a lane where allowed; in the order of GO still. */
+START_TEST(a_lane_may_post_ahead_where_allowed)
+{
+    struct kvfi_recv_sched_config c = record_recv_config();
+
+    c.slots_per_lane = 3;
+    c.max_posted = 2;
+    begin(&c);
+    for (uint32_t peer = 0; peer < 3; peer++)
+        offered(peer, 0, 0, 0);
+    forget(&rec);
+    take(&rec, GO, batch(2, 0, 0));
+    EXPECT(&rec, "POST 0.2 2/0#0");
+    take(&rec, GO, batch(1, 0, 0));
+    EXPECT(&rec, "POST 0.1 1/0#0");
+    take(&rec, GO, batch(0, 0, 0));
+    EXPECT(&rec, "");
+    kvfi_recv_on_received(rec.recv, 0, 1);
+    EXPECT(&rec, "POST 0.0 0/0#0");
+    kvfi_recv_on_unpacked(rec.recv, 0, 1);
+    EXPECT(&rec, "DELIVERED 1/0#0");
+    record_fini(&rec);
+}
+END_TEST
+
 /* R3: one posted a lane, in the order of GO whatever the order of the grants. */
 START_TEST(posts_follow_the_order_of_go)
 {
@@ -398,6 +423,7 @@ static void fill(TCase *tc)
     tcase_add_test(tc, no_peer_is_granted_twice_before_another_once);
     tcase_add_test(tc, no_offer_starves);
     tcase_add_test(tc, posts_follow_the_order_of_go);
+    tcase_add_test(tc, a_lane_may_post_ahead_where_allowed);
     tcase_add_test(tc, groups_are_limited_over_all_lanes);
     tcase_add_test(tc, withdraw_before_the_grant_forgets);
     tcase_add_test(tc, withdraw_after_the_grant_waits_for_release);

@@ -177,6 +177,35 @@ START_TEST(a_lane_launches_what_is_granted_first)
 }
 END_TEST
 
+/* On a fabric where waiting holds nothing, a lane may have more launched; still in order of grants. */
+START_TEST(a_lane_may_launch_ahead_where_allowed)
+{
+    struct kvfi_send_sched_config c = record_send_config();
+
+    c.max_launched = 2;
+    begin(&c);
+    for (uint32_t peer = 0; peer < 3; peer++)
+        up(&rec, peer, 0, 0);
+    piece(&rec, 9000, 0, 1, 0);
+    piece(&rec, 9001, 1, 1, 0);
+    piece(&rec, 9002, 2, 1, 0);
+    EXPECT(&rec, "PACK 0.0 9000:0+1; OFFER 0/0#0 90 p0; PACK 0.1 9001:0+1; OFFER 1/0#0 90 p0");
+    take(&rec, GRANT, batch(1, 0, 0));
+    EXPECT(&rec, "LAUNCH 0.1 1/0#0; GO 1/0#0; PACK 0.2 9002:0+1; OFFER 2/0#0 90 p0");
+    take(&rec, GRANT, batch(2, 0, 0));
+    EXPECT(&rec, "LAUNCH 0.2 2/0#0; GO 2/0#0");
+    take(&rec, GRANT, batch(0, 0, 0));
+    EXPECT(&rec, ""); /* two are launched */
+    ck_assert_uint_eq(kvfi_send_n_launched(rec.send), 2);
+    sent(&rec, 0, 2); /* in any order */
+    EXPECT(&rec, "LAUNCH 0.0 0/0#0; GO 0/0#0");
+    sent(&rec, 0, 1);
+    sent(&rec, 0, 0);
+    ck_assert_uint_eq(kvfi_send_n_launched(rec.send), 0);
+    record_fini(&rec);
+}
+END_TEST
+
 START_TEST(one_peer_has_one_open_offer_a_lane)
 {
     begin_default();
@@ -576,6 +605,7 @@ static void fill(TCase *tc)
     tcase_add_test(tc, a_batch_ends_with_the_slot);
     tcase_add_test(tc, a_batch_has_at_most_64_runs);
     tcase_add_test(tc, a_lane_launches_what_is_granted_first);
+    tcase_add_test(tc, a_lane_may_launch_ahead_where_allowed);
     tcase_add_test(tc, one_peer_has_one_open_offer_a_lane);
     tcase_add_test(tc, lanes_of_a_peer_work_side_by_side);
     tcase_add_test(tc, work_goes_to_the_lane_with_more_free_slots);
