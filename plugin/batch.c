@@ -315,7 +315,8 @@ kvf_status_t kvfi_on_batch(struct kvf_engine *engine, struct kvfi_peer *peer,
     bool to_sender =
         kind == KVFI__WIRE__MESSAGE__KIND_GRANT || kind == KVFI__WIRE__MESSAGE__KIND_DELIVERED;
 
-    if (to_sender == peer->is_source || !batch_id(peer, m, &id))
+    if (to_sender == peer->is_source || !batch_id(peer, m, &id) ||
+        (to_sender ? !engine->send_sched : !engine->recv_sched))
         return KVF_EPROTO;
     if (kind == KVFI__WIRE__MESSAGE__KIND_GRANT)
         return kvfi_send_on_grant(engine->send_sched, &id, kvfi_now_ns());

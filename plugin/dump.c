@@ -40,8 +40,8 @@ static const char *state_text(uint32_t state)
 
 static void put_outbounds(struct dump *d, const struct kvf_task *task)
 {
-    static const char *const texts[] = {"not asked", "asked",      "accepted",
-                                        "closed",    "restarting", "released"};
+    static const char *const texts[] = {"not asked",  "asked",    "accepted", "closed",
+                                        "restarting", "released", "lost"};
 
     for (uint32_t i = 0; i < task->recv.n_outbounds; i++) {
         const struct kvfi_outbound *out = &task->recv.outbounds[i];

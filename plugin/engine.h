@@ -96,6 +96,7 @@ struct kvfi_inbound {
     uint32_t pieces;    /* list of send pieces */
     uint32_t n_pieces;  /* not yet idle */
     uint32_t n_extents; /* announced */
+    bool queued;        /* on the engine's list of idle ones */
     bool closed;        /* CLOSE was sent */
     bool finished;      /* FINISH came, or everything was delivered */
     struct kvfi_plan plan;
@@ -144,7 +145,8 @@ enum kvfi_outbound_state {
     KVFI_OUTBOUND_ACCEPTED,
     KVFI_OUTBOUND_CLOSED,     /* the source told everything it sends */
     KVFI_OUTBOUND_RESTARTING, /* waits for old batches to be gone, then UNSENT */
-    KVFI_OUTBOUND_RELEASED,   /* not of the group that has the request, or finished */
+    KVFI_OUTBOUND_RELEASED,   /* not of the group that has the request */
+    KVFI_OUTBOUND_LOST,       /* its connection ended: what it owed is missing */
 };
 
 struct kvfi_box_node {
@@ -174,6 +176,7 @@ struct kvfi_recv_state {
     uint64_t aux_capacity;
     uint64_t aux_bytes; /* [C] */
     bool aux_seen;
+    uint64_t aux_attempt; /* that it was of */
     bool matched;
     bool release_only; /* request_release: done when the sources have heard of it */
     bool token;        /* the unit of `remaining` for "not everything is known yet" is held */
@@ -378,6 +381,7 @@ struct kvf_engine {
     uint32_t n_inbounds;
     struct kvfi_inbound *free_inbounds;
     struct kvfi_inbound *waiting; /* unmatched REQUESTs */
+    struct kvfi_inbound *idle;    /* finished, with no piece left: to be freed */
     struct kvf_task *all;         /* started and not ended */
 
     struct kvf_stats stats; /* [C] */
@@ -427,8 +431,11 @@ void kvfi_tasks_fini(struct kvf_engine *engine);
 struct kvf_task *kvfi_task_new(struct kvf_engine *engine, bool is_send, uint64_t timeout_ns);
 /* Put one back that was never started. */
 void kvfi_task_drop(struct kvf_task *task);
-/* Enter it in the name table; KVF_EEXIST, KVF_ESUPERSEDED with error_text. */
-kvf_status_t kvfi_task_name(struct kvf_task *task);
+/*
+ * Enter it in the name table and hand it to the control thread with `wants`, in one step, so that
+ * nobody can supersede it before it has started. KVF_EEXIST, KVF_ESUPERSEDED with error_text.
+ */
+kvf_status_t kvfi_task_name(struct kvf_task *task, uint32_t wants);
 void kvfi_task_unname(struct kvf_task *task);
 /* The open send of a request, NULL if none. Control thread. */
 struct kvf_task *kvfi_task_find_send(struct kvf_engine *engine, const struct kvf_request_id *id,
@@ -533,8 +540,10 @@ kvf_status_t kvfi_send_all(struct kvf_engine *engine, const struct kvf_send *sen
 kvf_status_t kvfi_task_wanted(struct kvf_task *task, uint32_t index, struct kvf_wanted *ret_wanted);
 void kvfi_source_serve(struct kvf_task *task, uint32_t wants); /* [C] */
 void kvfi_source_ended(struct kvf_task *task);                 /* [C] */
-bool kvfi_source_idle(const struct kvf_task *task);            /* [C] nothing names it any more */
-void kvfi_source_free(struct kvf_task *task);                  /* [C] */
+/* [C] Free requests that are over; not from inside a walk over them. */
+void kvfi_source_settle(struct kvf_engine *engine);
+bool kvfi_source_idle(const struct kvf_task *task); /* [C] nothing names it any more */
+void kvfi_source_free(struct kvf_task *task);       /* [C] */
 void kvfi_source_peer_down(struct kvf_engine *engine, struct kvfi_peer *peer, const char *text);
 void kvfi_on_request(struct kvf_engine *engine, struct kvfi_peer *peer,
                      const Kvfi__Wire__Request *m);

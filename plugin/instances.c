@@ -444,6 +444,19 @@ static void connect_ranks(struct kvf_instance *i)
         note_connect(i, KVF_OK, "");
 }
 
+/* Failing for good: everyone who waits for this instance hears of it. */
+static void give_up(struct kvf_instance *i, kvf_status_t status, const char *text)
+{
+    struct kvf_task *next;
+
+    note_connect(i, status, text);
+    for (struct kvf_task *t = i->recvs; t; t = next) {
+        next = t->recv.next_of_instance;
+        kvfi_task_fail(t, KVF_TASK_FAILED, status, KVF_STEP_CONNECT, NULL, "\"%s\": %.200s",
+                       i->name, text);
+    }
+}
+
 /* No new transfers; sessions close when the running ones have ended. */
 static void drain(struct kvf_instance *i)
 {
@@ -469,22 +482,11 @@ void kvfi_instances_serve(struct kvf_engine *engine)
                 fetch_geometry(i);
             else if (i->known && i->match == KVF_OK && i->peers)
                 connect_ranks(i);
+            else if (i->known && i->match != KVF_OK)
+                give_up(i, i->match, i->match_text);
         }
         if (removed)
             drain(i);
-    }
-}
-
-/* Failing for good: everyone who waits for this instance hears of it. */
-static void give_up(struct kvf_instance *i, kvf_status_t status, const char *text)
-{
-    struct kvf_task *next;
-
-    note_connect(i, status, text);
-    for (struct kvf_task *t = i->recvs; t; t = next) {
-        next = t->recv.next_of_instance;
-        kvfi_task_fail(t, KVF_TASK_FAILED, status, KVF_STEP_CONNECT, NULL, "\"%s\": %.200s",
-                       i->name, text);
     }
 }
 
@@ -517,7 +519,10 @@ void kvfi_instance_geometry_came(struct kvf_engine *engine, struct kvf_instance 
     size_t *sizes = kvfi_calloc(m->n_blobs + 1, sizeof(*sizes));
     kvf_status_t status = KVF_ENOMEM;
 
-    if (blobs && sizes && m->n_blobs <= KVFI_RANKS_MAX) {
+    if (instance->known) {
+        /* It has said HELLO meanwhile, and its geometry may be in use. */
+        status = KVF_OK;
+    } else if (blobs && sizes && m->n_blobs <= KVFI_RANKS_MAX) {
         for (size_t b = 0; b < m->n_blobs; b++) {
             blobs[b] = m->blobs[b].data;
             sizes[b] = m->blobs[b].len;

@@ -66,7 +66,8 @@ void kvfi_engine_stop(struct kvf_engine *engine)
 
 static void close_handle(uv_handle_t *handle)
 {
-    if (!uv_is_closing(handle))
+    /* A constructor that failed may not have come to it. */
+    if (handle->type != UV_UNKNOWN_HANDLE && !uv_is_closing(handle))
         uv_close(handle, NULL);
 }
 
@@ -228,8 +229,11 @@ static void on_prepare(uv_prepare_t *prepare)
     if (engine->closing)
         return;
     kvfi_batches_serve(engine);
-    while (serve_dirty(engine))
+    kvfi_source_settle(engine);
+    while (serve_dirty(engine)) {
         kvfi_batches_serve(engine);
+        kvfi_source_settle(engine);
+    }
     kvfi_peers_settle(engine);
     kvfi_dump_serve(engine);
     publish_stats(engine);

@@ -106,7 +106,8 @@ static struct kvfi_outbound *outbound_of(struct kvf_task *task, const struct kvf
     for (uint32_t i = 0; i < task->recv.n_outbounds; i++) {
         struct kvfi_outbound *out = &task->recv.outbounds[i];
 
-        if (out->peer == peer->index && out->state != KVFI_OUTBOUND_UNSENT)
+        if (out->peer == peer->index && out->state != KVFI_OUTBOUND_UNSENT &&
+            out->state != KVFI_OUTBOUND_LOST)
             return out;
     }
     return NULL;
@@ -514,12 +515,13 @@ void kvfi_on_extent(struct kvf_engine *engine, struct kvfi_peer *peer, const Kvf
 
 /* ---- close and aux ------------------------------------------------------------------------ */
 
-static bool take_aux(struct kvf_task *task, const struct kvfi_peer *peer,
-                     const Kvfi__Wire__Close *m)
+static bool take_aux(struct kvf_task *task, const struct kvfi_outbound *out,
+                     const struct kvfi_peer *peer, const Kvfi__Wire__Close *m)
 {
     struct kvfi_recv_state *r = &task->recv;
 
-    if (m->aux.len == 0 || r->aux_seen)
+    /* A restarted attempt's payload takes the place of the old one's. */
+    if (m->aux.len == 0 || (r->aux_seen && out->attempt <= r->aux_attempt))
         return true;
     if (m->aux.len > r->aux_capacity) {
         kvfi_task_fail(task, KVF_TASK_FAILED, KVF_ENOSPC, KVF_STEP_AUX, peer,
@@ -530,6 +532,7 @@ static bool take_aux(struct kvf_task *task, const struct kvfi_peer *peer,
     memcpy(r->aux, m->aux.data, m->aux.len);
     task->life.result.aux_bytes = m->aux.len;
     r->aux_seen = true;
+    r->aux_attempt = out->attempt;
     return true;
 }
 
@@ -545,7 +548,7 @@ static void closed(struct kvf_task *task, struct kvfi_outbound *out, const struc
                        (unsigned long long)out->plan.bytes);
         return;
     }
-    if (!take_aux(task, peer, m))
+    if (!take_aux(task, out, peer, m))
         return;
     out->state = KVFI_OUTBOUND_CLOSED;
     drop_token(task);
@@ -751,12 +754,16 @@ void kvfi_sink_peer_down(struct kvf_engine *engine, struct kvfi_peer *peer, kvf_
         struct kvfi_outbound *out = outbound_of(task, peer);
 
         next = task->recv.next_of_instance;
-        if (!out || out->state == KVFI_OUTBOUND_RELEASED || !kvfi_life_enter(&task->life))
+        if (!out || out->state == KVFI_OUTBOUND_RELEASED)
             continue;
+        if (!kvfi_life_enter(&task->life)) {
+            out->state = KVFI_OUTBOUND_LOST; /* ending already: nothing is to be said to it */
+            continue;
+        }
         kvfi_task_fail(task, KVF_TASK_FAILED, status == KVF_OK ? KVF_EPEER : status, KVF_STEP_WIRE,
                        peer, "connection to rank %u of \"%s\" ended: %.150s", peer->rank,
                        peer->instance->name, text);
-        out->state = KVFI_OUTBOUND_RELEASED;
+        out->state = KVFI_OUTBOUND_LOST;
         kvfi_life_leave(&task->life);
     }
 }

@@ -73,14 +73,13 @@ kvf_status_t kvfi_recv(struct kvf_engine *engine, const struct kvf_recv *recv, b
     task->recv.aux_capacity = recv->aux_capacity;
     task->recv.token = true;
     task->recv.release_only = release_only;
-    status = kvfi_task_name(task);
+    status = kvfi_task_name(task, KVFI_WANT_START);
     if (status) {
         kvfi_sink_free(task);
         kvfi_task_drop(task);
         return status;
     }
     *ret_task = task;
-    kvfi_engine_poke(task, KVFI_WANT_START);
     return KVF_OK;
 }
 

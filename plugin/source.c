@@ -64,15 +64,27 @@ static void free_inbound(struct kvf_engine *engine, struct kvfi_inbound *in)
     engine->free_inbounds = in;
 }
 
+/* Freed later (kvfi_source_settle): somebody may be walking over the list it is on. */
 static void free_if_idle(struct kvf_engine *engine, struct kvfi_inbound *in)
 {
-    struct kvf_task *task = in->task;
-
-    if (!in->finished || in->n_pieces > 0)
+    if (!in->finished || in->n_pieces > 0 || in->queued)
         return;
-    free_inbound(engine, in);
-    if (task)
+    in->queued = true;
+    in->next_waiting = engine->idle;
+    engine->idle = in;
+    kvfi_engine_poke(in->task, KVFI_WANT_CHECK);
+}
+
+void kvfi_source_settle(struct kvf_engine *engine)
+{
+    while (engine->idle) {
+        struct kvfi_inbound *in = engine->idle;
+        struct kvf_task *task = in->task;
+
+        engine->idle = in->next_waiting;
+        free_inbound(engine, in);
         kvfi_engine_poke(task, KVFI_WANT_CHECK);
+    }
 }
 
 static void remove_pieces(struct kvf_engine *engine, struct kvfi_inbound *in)

@@ -11,7 +11,6 @@ static kvf_status_t open_task(struct kvf_engine *engine, const struct kvf_send *
 {
     size_t n_name = send->destination ? strnlen(send->destination, KVF_NAME_MAX) : 0;
     struct kvf_task *task;
-    kvf_status_t status;
 
     if (!(engine->config.roles & KVF_ROLE_CONTEXT))
         return kvfi_fail(KVF_ESTATE, "this engine has no context role");
@@ -35,11 +34,6 @@ static kvf_status_t open_task(struct kvf_engine *engine, const struct kvf_send *
     atomic_store_explicit(&task->send.to_pack, 1, memory_order_relaxed);
     task->send.to_pack_token = true;
     kvfi_life_step(&task->life, KVF_STEP_MATCH);
-    status = kvfi_task_name(task);
-    if (status) {
-        kvfi_task_drop(task);
-        return status;
-    }
     *ret_task = task;
     return KVF_OK;
 }
@@ -151,10 +145,16 @@ static kvf_status_t close_send(struct kvf_task *task, const void *aux, size_t n_
 kvf_status_t kvfi_send_open(struct kvf_engine *engine, const struct kvf_send *send,
                             struct kvf_task **ret_task)
 {
-    kvf_status_t status = open_task(engine, send, ret_task);
+    struct kvf_task *task = NULL;
+    kvf_status_t status = open_task(engine, send, &task);
 
-    if (!status)
-        kvfi_engine_poke(*ret_task, KVFI_WANT_START);
+    if (status || !task)
+        return status;
+    status = kvfi_task_name(task, KVFI_WANT_START);
+    if (status)
+        kvfi_task_drop(task);
+    else
+        *ret_task = task;
     return status;
 }
 
@@ -188,14 +188,14 @@ kvf_status_t kvfi_send_all(struct kvf_engine *engine, const struct kvf_send *sen
     status = extend(task, extent);
     if (!status)
         status = close_send(task, aux, aux_bytes);
+    if (!status)
+        status = kvfi_task_name(task, KVFI_WANT_START | KVFI_WANT_EXTENDS | KVFI_WANT_CLOSE);
     if (status) {
-        kvfi_task_unname(task);
         kvfi_source_free(task);
         kvfi_task_drop(task);
         return status;
     }
     *ret_task = task;
-    kvfi_engine_poke(task, KVFI_WANT_START | KVFI_WANT_EXTENDS | KVFI_WANT_CLOSE);
     return KVF_OK;
 }
 

@@ -115,7 +115,6 @@ struct kvf_task *kvfi_task_new(struct kvf_engine *engine, bool is_send, uint64_t
     memset(&task->recv, 0, sizeof(task->recv));
     atomic_store_explicit(&task->matched_attempt, 0, memory_order_relaxed);
     atomic_store_explicit(&task->n_unreleased, 0, memory_order_relaxed);
-    atomic_store_explicit(&task->wants, 0, memory_order_relaxed);
     atomic_store_explicit(
         &task->deadline_ns,
         kvfi_add_sat(now, timeout_ns ? timeout_ns : engine->config.default_timeout_ns),
@@ -170,7 +169,7 @@ static kvf_status_t clash(const struct kvf_task *task, struct kvf_task *other)
     return KVF_OK;
 }
 
-kvf_status_t kvfi_task_name(struct kvf_task *task)
+kvf_status_t kvfi_task_name(struct kvf_task *task, uint32_t wants)
 {
     struct kvf_engine *engine = task->engine;
     struct kvf_task **chain;
@@ -186,6 +185,7 @@ kvf_status_t kvfi_task_name(struct kvf_task *task)
         task->next_named = *chain;
         *chain = task;
         task->named = true;
+        kvfi_engine_poke(task, wants);
     }
     (void)pthread_mutex_unlock(&engine->lock);
     return status;
@@ -269,6 +269,9 @@ void kvfi_task_settle(struct kvf_task *task)
         !(task->is_send ? kvfi_source_idle(task) : kvfi_sink_idle(task)))
         return;
     kvfi_task_unname(task);
+    /* On the dirty list again, so the number must wait. Unnamed, it gets no more pokes of hosts. */
+    if (atomic_load_explicit(&task->wants, memory_order_acquire) != 0)
+        return;
     if (task->is_send)
         kvfi_source_free(task);
     else
