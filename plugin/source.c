@@ -303,12 +303,16 @@ static void say_close(struct kvf_engine *engine, struct kvfi_inbound *in)
 static void tell(struct kvf_engine *engine, struct kvfi_inbound *in)
 {
     struct kvfi_send_state *s = &in->task->send;
+    const struct kvfi_extent *e = NULL;
     char text[KVF_MESSAGE_MAX];
 
-    for (const struct kvfi_extent *e = s->extents; e && e->number < s->n_known; e = e->next) {
+    /* Hosts append behind the last known one at any time: its `next` and an empty list's head are
+     * not looked at. */
+    for (uint32_t i = 0; i < s->n_known; i++) {
         kvf_status_t status;
 
-        if (e->number < in->n_extents)
+        e = i == 0 ? s->extents : e->next;
+        if (i < in->n_extents)
             continue;
         in->n_extents = e->number + 1;
         status = announce(engine, in, e, text, sizeof(text));
