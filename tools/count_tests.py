@@ -4,11 +4,11 @@
 
 usage: count_tests.py SUITES FILE...
 
-Prints each test that failed, and last a line "N passed, N failed[, N skipped]". A program that
-printed Check's summary counts as its cases, any other as one. A program that ended badly counts as
-at least one failure, whatever its summary says; so does each of SUITES (words in one argument) of
-which nothing ran, because a suite that lost its tests must not look like one that passed. Exit
-status 1 if anything failed.
+Prints each test that failed with the end of its output, and last a line "N passed, N failed[, N
+skipped]". A program that printed Check's summary counts as its cases, any other as one. A program
+that ended badly counts as at least one failure, whatever its summary says; so does each of SUITES
+(words in one argument) of which nothing ran, because a suite that lost its tests must not look like
+one that passed. Exit status 1 if anything failed.
 """
 import json
 import re
